@@ -1,0 +1,83 @@
+#include "ckpt/h5.h"
+
+#include <stdio.h>
+#include <string.h>
+
+_Static_assert(sizeof(long) == 8, "files hold 64-bit integers");
+_Static_assert(sizeof((bcop_field *)0)->path == BCOP_H5_PATH, "one size of paths");
+
+/* When a file cannot be closed (a full disk), HDF5 1.10 keeps a dangling handle of it and follows
+ * it at its own end, inside MPI_Finalize. So its end must not come: the library is started before
+ * MPI, which it then does not hook into, and without an exit handler. Files are closed by us. */
+__attribute__((constructor)) static void start_hdf5(void) {
+    H5dont_atexit();
+    H5open();
+}
+
+void bcop_h5_tame(void) {
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    H5PLset_loading_state(0);
+}
+
+static herr_t take_reason(unsigned depth, const H5E_error2_t *error, void *text) {
+    if (depth == 0)
+        snprintf(text, 200, ": %s", error->desc);
+    return 0;
+}
+
+bcop_status bcop_h5_fail(bcop_status code, const char *path, const char *verb, const char *object) {
+    char reason[200] = "";
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_reason, reason);
+    return bcop_status_fail(code, "%s: cannot %s %s%s", path, verb, object, reason);
+}
+
+hid_t bcop_h5_access(void) {
+    const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
+    H5Pset_file_locking(access, false, true);
+    return access;
+}
+
+hid_t bcop_h5_file_type(bcop_field_type type) {
+    return type == BCOP_FIELD_FLOAT    ? H5T_IEEE_F32LE
+           : type == BCOP_FIELD_DOUBLE ? H5T_IEEE_F64LE
+                                       : H5T_STD_I64LE;
+}
+
+hid_t bcop_h5_memory_type(bcop_field_type type) {
+    return type == BCOP_FIELD_FLOAT    ? H5T_NATIVE_FLOAT
+           : type == BCOP_FIELD_DOUBLE ? H5T_NATIVE_DOUBLE
+                                       : H5T_NATIVE_LONG;
+}
+
+long bcop_h5_bytes(const bcop_field *field) {
+    long bytes = field->type == BCOP_FIELD_FLOAT ? 4 : 8;
+    if (field->dimensions < 1 || field->dimensions > 4)
+        return -1;
+    for (int d = 0; d < field->dimensions; d++)
+        if (field->size[d] < 0 || __builtin_mul_overflow(bytes, field->size[d], &bytes))
+            return -1;
+    return bytes;
+}
+
+bool bcop_h5_valid_path(const char *path, bool group) {
+    const size_t length = strnlen(path, BCOP_H5_PATH);
+    if (path[0] != '/' || length == BCOP_H5_PATH)
+        return false;
+    if (length == 1)
+        return group;
+    for (const char *slash = path; slash; slash = strchr(slash + 1, '/'))
+        if (slash[1] == '\0' || slash[1] == '/' || slash[1] == '.')
+            return false;
+    return true;
+}
+
+bool bcop_h5_prefix(const char *path, size_t *at, char prefix[static BCOP_H5_PATH]) {
+    if (!path[*at])
+        return false;
+    const char *slash = strchr(path + *at + 1, '/');
+    *at = slash ? (size_t)(slash - path) : strlen(path);
+    memcpy(prefix, path, *at);
+    prefix[*at] = '\0';
+    return true;
+}

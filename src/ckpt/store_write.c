@@ -1,0 +1,295 @@
+/* bcop_store_write, in two halves. First rank 0 alone makes the file with everything but the
+ * arrays' values, and takes the disk space: what can fail there (a full disk above all) fails
+ * outside of any collective call, and the bytes do not depend on the number of ranks. Then all
+ * ranks open the file and write the values. */
+#include "ckpt/h5.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Attributes stay in the checksummed object header up to this many per object, except texts too
+ * large for it (64 KiB), which HDF5 then moves to a heap by itself. */
+enum { COMPACT_ATTRIBUTES = 64 };
+
+static bcop_status check_tables(const char *path, int attributes, const bcop_attribute attribute[],
+                                int fields, const bcop_field field[]) {
+    for (int i = 0; i < attributes; i++) {
+        const bcop_attribute *a = &attribute[i];
+        if (!bcop_h5_valid_path(a->group, true) || !a->name[0])
+            return bcop_status_fail(BCOP_INTERNAL, "%s: attribute %s of %s: not a valid name", path,
+                                    a->name, a->group);
+        if (a->type == BCOP_ATTRIBUTE_TEXT &&
+            (!a->text || strnlen(a->text, BCOP_STORE_TEXT_LIMIT) == BCOP_STORE_TEXT_LIMIT))
+            return bcop_status_fail(
+                BCOP_BAD_DATA, "%s: attribute %s of %s: text is missing or longer than %d bytes",
+                path, a->name, a->group, BCOP_STORE_TEXT_LIMIT - 1);
+    }
+    for (int i = 0; i < fields; i++)
+        if (!bcop_h5_valid_path(field[i].path, false) || bcop_h5_bytes(&field[i]) < 0)
+            return bcop_status_fail(BCOP_INTERNAL, "%s: dataset %s: not a valid name or size", path,
+                                    field[i].path);
+    return BCOP_OK;
+}
+
+/* HDF5 does not tell why it cannot create, so an empty file is made first. */
+static bcop_status create_empty(const char *path) {
+    const int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (file < 0 && (errno == EACCES || errno == EPERM))
+        return bcop_status_errno(BCOP_PERMISSION, "%s: cannot create", path);
+    if (file < 0)
+        return bcop_status_fail(BCOP_CANNOT_CREATE, "%s: cannot create: %s", path, strerror(errno));
+    close(file);
+    return BCOP_OK;
+}
+
+static hid_t create_file(const char *path) {
+    const hid_t access = bcop_h5_access(), creation = H5Pcreate(H5P_FILE_CREATE);
+    H5Pset_attr_phase_change(creation, COMPACT_ATTRIBUTES, 0);
+    const hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, creation, access);
+    H5Pclose(creation);
+    H5Pclose(access);
+    return file;
+}
+
+/* Makes the groups on the way to `path`, and `path` itself when it is a group. */
+static bool make_groups(hid_t file, const char *path, bool group) {
+    char prefix[BCOP_H5_PATH];
+    size_t at = 0;
+    while (strcmp(path, "/") && bcop_h5_prefix(path, &at, prefix) && (group || path[at])) {
+        const htri_t there = H5Lexists(file, prefix, H5P_DEFAULT);
+        if (there > 0)
+            continue;
+        const hid_t creation = H5Pcreate(H5P_GROUP_CREATE);
+        H5Pset_attr_phase_change(creation, COMPACT_ATTRIBUTES, 0);
+        H5Pset_obj_track_times(creation, false);
+        const hid_t made = there < 0 ? H5I_INVALID_HID
+                                     : H5Gcreate2(file, prefix, H5P_DEFAULT, creation, H5P_DEFAULT);
+        H5Pclose(creation);
+        if (made < 0)
+            return false;
+        H5Gclose(made);
+    }
+    return true;
+}
+
+static bool write_attribute(hid_t object, const char *name, hid_t type, hid_t in_memory,
+                            const void *value) {
+    const hid_t space = H5Screate(H5S_SCALAR);
+    const hid_t made = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    const bool ok = made >= 0 && H5Awrite(made, in_memory, value) >= 0;
+    if (made >= 0)
+        H5Aclose(made);
+    H5Sclose(space);
+    return ok;
+}
+
+/* Fixed-length UTF-8 that ends with a zero byte. */
+static bool write_text(hid_t object, const char *name, const char *text) {
+    const hid_t type = H5Tcopy(H5T_C_S1);
+    H5Tset_size(type, strlen(text) + 1);
+    H5Tset_cset(type, H5T_CSET_UTF8);
+    const bool ok = write_attribute(object, name, type, type, text);
+    H5Tclose(type);
+    return ok;
+}
+
+static bool put_attribute(hid_t file, const bcop_attribute *a) {
+    if (!make_groups(file, a->group, true))
+        return false;
+    const hid_t group = H5Gopen2(file, a->group, H5P_DEFAULT);
+    if (group < 0)
+        return false;
+    bool ok;
+    if (a->type == BCOP_ATTRIBUTE_TEXT)
+        ok = write_text(group, a->name, a->text);
+    else if (a->type == BCOP_ATTRIBUTE_LONG)
+        ok = write_attribute(group, a->name, H5T_STD_I64LE, H5T_NATIVE_LONG, &a->integer);
+    else
+        ok = write_attribute(group, a->name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, &a->real);
+    H5Gclose(group);
+    return ok;
+}
+
+/* Allocated at once and never filled: the caller writes every element. */
+static bool put_dataset(hid_t file, const bcop_field *field) {
+    if (!make_groups(file, field->path, false))
+        return false;
+    hsize_t size[4];
+    for (int d = 0; d < field->dimensions; d++)
+        size[d] = (hsize_t)field->size[d];
+    const hid_t space = H5Screate_simple(field->dimensions, size, NULL);
+    const hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_layout(creation, H5D_CONTIGUOUS);
+    H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY);
+    H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER);
+    H5Pset_obj_track_times(creation, false);
+    const hid_t set = H5Dcreate2(file, field->path, bcop_h5_file_type(field->type), space,
+                                 H5P_DEFAULT, creation, H5P_DEFAULT);
+    const bool ok = set >= 0 && (!field->unit || write_text(set, "unit", field->unit)) &&
+                    (!field->help || write_text(set, "description", field->help));
+    if (set >= 0)
+        H5Dclose(set);
+    H5Pclose(creation);
+    H5Sclose(space);
+    return ok;
+}
+
+static bcop_status put_structure(const char *path, hid_t file, int attributes,
+                                 const bcop_attribute attribute[], int fields,
+                                 const bcop_field field[]) {
+    const bcop_attribute own[2] = {
+        {.group = "/", .name = "format", .type = BCOP_ATTRIBUTE_TEXT, .text = BCOP_H5_FORMAT},
+        {.group = "/",
+         .name = "version",
+         .type = BCOP_ATTRIBUTE_LONG,
+         .integer = BCOP_STORE_VERSION}};
+    for (int i = 0; i < 2 + attributes; i++) {
+        const bcop_attribute *a = i < 2 ? &own[i] : &attribute[i - 2];
+        if (!put_attribute(file, a))
+            return bcop_h5_fail(BCOP_IO, path, "write attribute", a->name);
+    }
+    for (int i = 0; i < fields; i++)
+        if (!put_dataset(file, &field[i]))
+            return bcop_h5_fail(BCOP_IO, path, "create dataset", field[i].path);
+    return BCOP_OK;
+}
+
+/* Takes the disk space of the whole file: a disk that fills up inside a collective write can stop
+ * the ranks for ever, and a hole reads as zeros. */
+static bcop_status reserve_space(const char *path) {
+    struct stat about;
+    const int file = open(path, O_RDWR | O_CLOEXEC);
+    if (file < 0)
+        return bcop_status_errno(BCOP_IO, "%s: cannot reserve space", path);
+    const int error = fstat(file, &about) ? errno : posix_fallocate(file, 0, about.st_size);
+    close(file);
+    if (error == 0 || error == EINVAL || error == EOPNOTSUPP)
+        return BCOP_OK; /* some file systems cannot say */
+    return bcop_status_fail(BCOP_IO, "%s: cannot reserve %ld bytes: %s", path, (long)about.st_size,
+                            strerror(error));
+}
+
+/* The first half. Rank 0. */
+static bcop_status make_file(const char *path, int attributes, const bcop_attribute attribute[],
+                             int fields, const bcop_field field[]) {
+    BCOP_TRY(create_empty(path));
+    const hid_t file = create_file(path);
+    if (file < 0)
+        return bcop_h5_fail(BCOP_IO, path, "create", "the file");
+    bcop_status status = put_structure(path, file, attributes, attribute, fields, field);
+    if (H5Fclose(file) < 0 && status == BCOP_OK)
+        status = bcop_h5_fail(BCOP_IO, path, "write", "the structure");
+    return status == BCOP_OK ? reserve_space(path) : status;
+}
+
+/* One collective write: this rank gives its share of the rows. */
+struct transfer {
+    hid_t set, in_file, in_memory, how;
+    const char *data;
+};
+
+static bool transfer_open(struct transfer *t, const bcop_comm *comm, hid_t file,
+                          const bcop_field *field) {
+    const long rows = field->size[0], each = rows / comm->size, more = rows % comm->size;
+    const long first = comm->rank * each + (comm->rank < more ? comm->rank : more);
+    const long mine = each + (comm->rank < more ? 1 : 0);
+    const long row_bytes = bcop_h5_bytes(field) / rows;
+    hsize_t start[4] = {(hsize_t)first}, count[4] = {(hsize_t)mine};
+    for (int d = 1; d < field->dimensions; d++)
+        count[d] = (hsize_t)field->size[d];
+
+    t->data = (const char *)field->data + first * row_bytes;
+    t->set = H5Dopen2(file, field->path, H5P_DEFAULT);
+    t->in_file = t->set < 0 ? H5I_INVALID_HID : H5Dget_space(t->set);
+    t->in_memory = H5Screate_simple(field->dimensions, count, NULL);
+    t->how = H5Pcreate(H5P_DATASET_XFER);
+    if (t->in_file < 0 || t->in_memory < 0 || H5Pset_dxpl_mpio(t->how, H5FD_MPIO_COLLECTIVE) < 0)
+        return false;
+    if (mine == 0) /* still takes part in the collective call */
+        return H5Sselect_none(t->in_file) >= 0 && H5Sselect_none(t->in_memory) >= 0;
+    return H5Sselect_hyperslab(t->in_file, H5S_SELECT_SET, start, NULL, count, NULL) >= 0;
+}
+
+static void transfer_close(struct transfer *t) {
+    if (t->how >= 0)
+        H5Pclose(t->how);
+    if (t->in_memory >= 0)
+        H5Sclose(t->in_memory);
+    if (t->in_file >= 0)
+        H5Sclose(t->in_file);
+    if (t->set >= 0)
+        H5Dclose(t->set);
+}
+
+static bcop_status write_field(const bcop_comm *comm, const char *path, hid_t file,
+                               const bcop_field *field) {
+    struct transfer t;
+    bcop_status status = BCOP_OK;
+    if (!transfer_open(&t, comm, file, field))
+        status = bcop_h5_fail(BCOP_IO, path, "prepare writing", field->path);
+    status = bcop_comm_agree(comm, status);
+    if (status == BCOP_OK) {
+        if (H5Dwrite(t.set, bcop_h5_memory_type(field->type), t.in_memory, t.in_file, t.how,
+                     t.data) < 0)
+            status = bcop_h5_fail(BCOP_IO, path, "write", field->path);
+        status = bcop_comm_agree(comm, status);
+    }
+    transfer_close(&t);
+    return status;
+}
+
+static hid_t open_together(const bcop_comm *comm, const char *path) {
+    const hid_t access = bcop_h5_access();
+    H5Pset_fapl_mpio(access, comm->handle, MPI_INFO_NULL);
+    H5Pset_all_coll_metadata_ops(access, true);
+    H5Pset_coll_metadata_write(access, true);
+    const hid_t file = H5Fopen(path, H5F_ACC_RDWR, access);
+    H5Pclose(access);
+    return file;
+}
+
+static bcop_status write_fields(const bcop_comm *comm, const char *path, hid_t file, int fields,
+                                const bcop_field field[]) {
+    for (int i = 0; i < fields; i++)
+        if (bcop_h5_bytes(&field[i]) > 0) /* HDF5 cannot write an array without elements */
+            BCOP_TRY(write_field(comm, path, file, &field[i]));
+    bcop_status status = BCOP_OK;
+    if (H5Fflush(file, H5F_SCOPE_GLOBAL) < 0)
+        status = bcop_h5_fail(BCOP_IO, path, "flush", "the file");
+    return bcop_comm_agree(comm, status);
+}
+
+static bcop_status sync_file(const char *path) {
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return bcop_status_errno(BCOP_IO, "%s: cannot sync", path);
+    bcop_status status = BCOP_OK;
+    if (fsync(file))
+        status = bcop_status_fail(BCOP_IO, "%s: cannot sync: %s", path, strerror(errno));
+    close(file);
+    return status;
+}
+
+bcop_status bcop_store_write(const bcop_comm *comm, const char *path, int attributes,
+                             const bcop_attribute attribute[], int fields,
+                             const bcop_field field[]) {
+    bcop_h5_tame();
+    bcop_status status = check_tables(path, attributes, attribute, fields, field);
+    BCOP_TRY(bcop_comm_agree(comm, status));
+    if (comm->rank == 0)
+        status = make_file(path, attributes, attribute, fields, field);
+    BCOP_TRY(bcop_comm_agree(comm, status));
+
+    const hid_t file = open_together(comm, path);
+    if (file < 0)
+        status = bcop_h5_fail(BCOP_IO, path, "open", "the file on every rank");
+    BCOP_TRY(bcop_comm_agree(comm, status));
+    status = write_fields(comm, path, file, fields, field);
+    if (H5Fclose(file) < 0 && status == BCOP_OK)
+        status = bcop_h5_fail(BCOP_IO, path, "close", "the file");
+    BCOP_TRY(bcop_comm_agree(comm, status));
+    return bcop_comm_agree(comm, comm->rank == 0 ? sync_file(path) : BCOP_OK);
+}

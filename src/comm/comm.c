@@ -1,0 +1,81 @@
+#include "comm/comm.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bcop_status bcop_comm_open(bcop_comm *comm) {
+    int started = 0, level = 0;
+    MPI_Initialized(&started);
+    if (!started && MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS)
+        return bcop_status_fail(BCOP_INTERNAL, "MPI did not start");
+    MPI_Comm_dup(MPI_COMM_WORLD, &comm->handle);
+    MPI_Comm_rank(comm->handle, &comm->rank);
+    MPI_Comm_size(comm->handle, &comm->size);
+    comm->part = malloc(2 * (size_t)comm->size * sizeof *comm->part);
+    if (!comm->part)
+        return bcop_status_fail(BCOP_INTERNAL, "out of memory for %d ranks", comm->size);
+    return BCOP_OK;
+}
+
+void bcop_comm_close(bcop_comm *comm) {
+    free(comm->part);
+    MPI_Comm_free(&comm->handle);
+    MPI_Finalize();
+}
+
+bcop_status bcop_comm_agree(const bcop_comm *comm, bcop_status mine) {
+    /* The lowest failing rank decides, so that one rank's message is everyone's. */
+    int speaker = mine == BCOP_OK ? INT_MAX : comm->rank;
+    MPI_Allreduce(MPI_IN_PLACE, &speaker, 1, MPI_INT, MPI_MIN, comm->handle);
+    if (speaker == INT_MAX)
+        return BCOP_OK;
+    struct {
+        int status;
+        char message[1024];
+    } verdict = {.status = (int)mine};
+    snprintf(verdict.message, sizeof verdict.message, "%s", bcop_status_message());
+    MPI_Bcast(&verdict, (int)sizeof verdict, MPI_BYTE, speaker, comm->handle);
+    return bcop_status_fail((bcop_status)verdict.status, "%s", verdict.message);
+}
+
+void bcop_comm_broadcast(const bcop_comm *comm, void *data, long bytes, int root) {
+    char *p = data;
+    for (long done = 0; done < bytes; done += INT_MAX) {
+        const long part = bytes - done < INT_MAX ? bytes - done : INT_MAX;
+        MPI_Bcast(p + done, (int)part, MPI_BYTE, root, comm->handle);
+    }
+}
+
+void bcop_comm_merge(const bcop_comm *comm, double *data, long count) {
+    for (long done = 0; done < count; done += INT_MAX) {
+        const long part = count - done < INT_MAX ? count - done : INT_MAX;
+        MPI_Allreduce(MPI_IN_PLACE, data + done, (int)part, MPI_DOUBLE, MPI_SUM, comm->handle);
+    }
+}
+
+double bcop_comm_max(const bcop_comm *comm, double value) {
+    MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_DOUBLE, MPI_MAX, comm->handle);
+    return value;
+}
+
+void bcop_comm_gather_floats(const bcop_comm *comm, float *data, const long offset[]) {
+    if (comm->size == 1)
+        return;
+    int *count = comm->part, *start = comm->part + comm->size;
+    for (int r = 0; r < comm->size; r++) {
+        start[r] = (int)offset[r];
+        count[r] = (int)(offset[r + 1] - offset[r]);
+    }
+    MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, count, start, MPI_FLOAT, comm->handle);
+}
+
+void bcop_comm_barrier(const bcop_comm *comm) {
+    MPI_Barrier(comm->handle);
+}
+
+_Noreturn void bcop_comm_abort(const bcop_comm *comm, bcop_status code) {
+    MPI_Abort(comm->handle, (int)code);
+    abort();
+}

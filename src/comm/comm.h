@@ -1,0 +1,50 @@
+/* The communicator, and agreement about errors: the door to MPI.
+ *
+ * Local functions return a status and never call MPI. Collective ones return the same status on
+ * every rank. Between fallible local work and the next collective stands one bcop_comm_agree(). */
+#ifndef BCOP_COMM_COMM_H
+#define BCOP_COMM_COMM_H
+
+#include "base/status.h"
+
+#include <mpi.h>
+#include <stdbool.h>
+
+typedef struct bcop_comm {
+    MPI_Comm handle; /* own duplicate; for comm/, grid/ and ckpt/ alone */
+    int rank, size;
+    int *part; /* [2][size] counts and offsets of gathers; owned */
+} bcop_comm;
+
+/* Starts MPI (funneled) when it was not, and duplicates the world. Collective. */
+bcop_status bcop_comm_open(bcop_comm *comm);
+
+/* Gives the duplicate back and ends MPI. Collective. */
+void bcop_comm_close(bcop_comm *comm);
+
+/* The agreement: every rank gives its own status; all get BCOP_OK if all were OK, else the status of
+ * the lowest failing rank, whose message then stands on every rank. One small reduction when all is
+ * well. Collective. */
+bcop_status bcop_comm_agree(const bcop_comm *comm, bcop_status mine);
+
+/* `bytes` of rank `root` to everyone. Collective. */
+void bcop_comm_broadcast(const bcop_comm *comm, void *data, long bytes, int root);
+
+/* Adds element by element over the ranks where at most one rank has a nonzero in each place, so
+ * that the result is exact and no order of summation matters. In place. Collective. */
+void bcop_comm_merge(const bcop_comm *comm, double *data, long count);
+
+/* The largest value over the ranks. Collective. */
+double bcop_comm_max(const bcop_comm *comm, double value);
+
+/* Every rank holds its part [offset[rank], offset[rank+1]) of data[offset[size]] (floats) and gets
+ * the rest. In place. Collective. */
+void bcop_comm_gather_floats(const bcop_comm *comm, float *data, const long offset[]);
+
+/* Waits for everyone. Collective. */
+void bcop_comm_barrier(const bcop_comm *comm);
+
+/* Ends all ranks at once after an error that cannot be agreed on. */
+_Noreturn void bcop_comm_abort(const bcop_comm *comm, bcop_status code);
+
+#endif

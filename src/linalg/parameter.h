@@ -1,0 +1,23 @@
+/* A parameter: one matrix of the model with its gradient.
+ *
+ * A *block* is an orthonormal parameter: tall (rows >= cols, cols may be 0), U^T U = I. Layers ask
+ * for parameters and are differentiable functions of them; the stage (ortho/stage.h) initialises
+ * and updates them and knows nothing of layers. */
+#ifndef BCOP_LINALG_PARAMETER_H
+#define BCOP_LINALG_PARAMETER_H
+
+#include <stdbool.h>
+
+typedef struct bcop_parameter {
+    char name[64]; /* "00-conv/blocks/H", "00-conv/bias": unique in the model */
+    int rows, cols;
+    bool orthonormal; /* a block; otherwise plain (a bias) */
+    float *value;     /* [rows][cols], not owned */
+    float *gradient;  /* [rows][cols], not owned; NULL when the model is only evaluated */
+} bcop_parameter;
+
+static inline long bcop_parameter_size(const bcop_parameter *p) {
+    return (long)p->rows * p->cols;
+}
+
+#endif

@@ -1,0 +1,67 @@
+#include "linalg/product.h"
+
+#include <cblas.h>
+#include <stdio.h>
+
+void bcop_product_nn(int m, int n, int k, float alpha, const float *a, const float *b, float beta,
+                     float *c) {
+    if (m > 0 && n > 0)
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, n, k, alpha, a, k > 0 ? k : 1, b,
+                    n, beta, c, n);
+}
+
+void bcop_product_nt(int m, int n, int k, float alpha, const float *a, const float *b, float beta,
+                     float *c) {
+    if (m > 0 && n > 0)
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, alpha, a, k > 0 ? k : 1, b,
+                    k > 0 ? k : 1, beta, c, n);
+}
+
+void bcop_product_tn(int m, int n, int k, float alpha, const float *a, const float *b, float beta,
+                     float *c) {
+    if (m > 0 && n > 0)
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, m, n, k, alpha, a, m, b, n, beta, c,
+                    n);
+}
+
+void bcop_product_gram(int rows, int cols, const float *w, float *g) {
+    if (cols == 0)
+        return;
+    cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, cols, rows, 1, w, cols, 0, g, cols);
+    /* Mirrored in squares, so that both sides stay in cache. */
+    enum { SQUARE = 32 };
+    for (int i0 = 0; i0 < cols; i0 += SQUARE)
+        for (int j0 = i0; j0 < cols; j0 += SQUARE)
+            for (int i = i0; i < i0 + SQUARE && i < cols; i++)
+                for (int j = j0 > i ? j0 : i + 1; j < j0 + SQUARE && j < cols; j++)
+                    g[(long)j * cols + i] = g[(long)i * cols + j];
+}
+
+void bcop_product_gram_double(int rows, int cols, const double *w, double *g) {
+    if (cols > 0)
+        cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, cols, rows, 1, w, cols, 0, g, cols);
+}
+
+void bcop_product_gram_complex(int rows, int cols, const double complex *a, double complex *g) {
+    if (cols > 0)
+        cblas_zherk(CblasRowMajor, CblasUpper, CblasConjTrans, cols, rows, 1, a, cols, 0, g, cols);
+}
+
+void bcop_product_transpose(int rows, int cols, const float *from, float *to) {
+    enum { SQUARE = 16 };
+    for (int i0 = 0; i0 < rows; i0 += SQUARE)
+        for (int j0 = 0; j0 < cols; j0 += SQUARE)
+            for (int i = i0; i < i0 + SQUARE && i < rows; i++)
+                for (int j = j0; j < j0 + SQUARE && j < cols; j++)
+                    to[(long)j * rows + i] = from[(long)i * cols + j];
+}
+
+void bcop_product_threads(int threads) {
+    openblas_set_num_threads(threads);
+}
+
+const char *bcop_product_library(void) {
+    static char text[160];
+    snprintf(text, sizeof text, "%s, core %s", openblas_get_config(), openblas_get_corename());
+    return text;
+}

@@ -1,0 +1,108 @@
+/* Layers: a kind is one file and one line in layer_registry.c.
+ *
+ * A layer asks for parameters (orthonormal blocks and biases) and is a differentiable function of
+ * them. It works on `n` images at a time, NHWC float32, and knows nothing of MPI.
+ *
+ * The life of a layer: plan (shapes, sizes) -> take (memory) -> build (parameters to the operator,
+ * once per update) -> forward and backward, lane by lane -> pull (gradients back to the parameters,
+ * once per step). Weight gradients come by one of two ways:
+ *   lane gradient   a vector of sums over the images of a lane, which the caller adds up over lanes
+ *                   in a fixed tree (convolutions: small operators, many pixels);
+ *   factors         the layer's inputs and output gradients for every image of the batch, from which
+ *                   pull forms one product (dense layers: large operators, few rows). */
+#ifndef BCOP_NN_LAYER_H
+#define BCOP_NN_LAYER_H
+
+#include "base/arena.h"
+#include "base/option.h"
+#include "base/shape.h"
+#include "linalg/parameter.h"
+
+enum { BCOP_LAYER_PARAMETERS_MAX = 14 }; /* H, six pairs P and Q, bias */
+
+typedef struct bcop_layer_kind bcop_layer_kind;
+
+typedef struct bcop_layer {
+    const bcop_layer_kind *kind;
+    const bcop_node *where; /* its place in the configuration, for messages; not owned */
+    int index;              /* position in the model list */
+    char name[24];          /* "00-conv" */
+    void *options;          /* the kind's options; owned by the model */
+    void *state;            /* the kind's own; owned by the model */
+    bcop_shape in, out;
+    int parameters;
+    bcop_parameter parameter[BCOP_LAYER_PARAMETERS_MAX];
+    long lane_gradient; /* floats of its lane gradient */
+    long saved;         /* floats per image kept from forward to backward */
+    long factor_in;     /* floats per image of the input factor, 0: the layer has no factors */
+    long factor_out;    /* floats per image of the output factor */
+    long bound_work;    /* doubles of workspace for bound */
+    int stored_dimensions; /* of the stored operator (kernel 4, weight 2), 0: none */
+    long stored_size[4];
+} bcop_layer;
+
+/* What a layer keeps of n images between forward and backward. */
+typedef struct bcop_tape {
+    float *saved;         /* [n][saved] */
+    float *input_factor;  /* [n][factor_in] */
+    float *output_factor; /* [n][factor_out] */
+} bcop_tape;
+
+struct bcop_layer_kind {
+    const char *name, *help;
+    const bcop_option *options;
+    size_t options_size, state_size;
+    bool in_place; /* x and y of forward, gy and gx of backward are the same memory */
+    const char *stored_name; /* "kernel", "weight"; NULL: nothing is stored */
+
+    /* From layer->in and layer->options: sets out, the parameters' names and shapes, and all sizes.
+     * Errors (impossible shapes) are BCOP_CONFIG at layer->where. Local. */
+    bcop_status (*plan)(bcop_layer *layer);
+
+    /* Takes the operator's memory, in both passes of the arena. `training`: backward will be called.
+     * NULL: needs none. */
+    void (*take)(bcop_layer *layer, bool training, bcop_arena *arena);
+
+    /* Floats of scratch for n images. NULL: none. */
+    long (*scratch)(const bcop_layer *layer, int n);
+
+    /* Makes the operator from the parameters. NULL: nothing to make. */
+    void (*build)(bcop_layer *layer);
+
+    /* y[n][out] from x[n][in]. */
+    void (*forward)(const bcop_layer *layer, int n, const float *x, float *y, const bcop_tape *tape,
+                    float *scratch);
+
+    /* From gy[n][out]: overwrites the lane gradient with the sums over these images, fills the
+     * tape's output factor, and, when gx is not NULL, gx[n][in]. */
+    void (*backward)(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy, float *gx,
+                     float *lane_gradient, float *scratch);
+
+    /* Overwrites the parameters' gradients, from the lane gradient summed over the batch, or from the
+     * factors of all `rows` images of the batch. NULL: no parameters. */
+    void (*pull)(bcop_layer *layer, const float *lane_gradient, int rows, const float *input_factor,
+                 const float *output_factor);
+
+    /* The operator in PyTorch's order: kernel [c_out][c_in][k][k] or weight [out][in]; and back,
+     * after which forward works without the blocks. NULL when stored_name is. */
+    void (*store)(const bcop_layer *layer, float *stored);
+    void (*load)(bcop_layer *layer, const float *stored);
+
+    /* Proven upper bound on the L2 Lipschitz constant of the float32 operator as a real linear map
+     * (DESIGN: certificates), float64 rounding included. work: bound_work doubles. NULL: 1. */
+    double (*bound)(const bcop_layer *layer, double *work);
+};
+
+/* All kinds, ending with NULL. */
+extern const bcop_layer_kind *const bcop_layer_kinds[];
+
+/* Adds a parameter "<layer name>/<suffix>" to the layer. Local. */
+void bcop_layer_want(bcop_layer *layer, const char *suffix, int rows, int cols, bool orthonormal);
+
+/* The parameter "<layer name>/bias", or NULL. */
+bcop_parameter *bcop_layer_bias(const bcop_layer *layer);
+
+/* y[rows][channels] = bias in every row (zeros without a bias): what products then add to. */
+void bcop_layer_fill_bias(const bcop_layer *layer, long rows, int channels, float *y);
+
+#endif

@@ -1,0 +1,163 @@
+/* dense: the orthogonal fully connected layer, y = x W^T + b with one block U.
+ *
+ * in >= units: U [in][units], W = U^T (1-Lipschitz); in < units: U [units][in], W = U (norm preserving).
+ * A map is flattened in the order (channel, row, column), as PyTorch does; the flattened input is the
+ * layer's input factor. */
+#include "linalg/product.h"
+#include "linalg/spectral.h"
+#include "nn/layer_kinds.h"
+
+#include <stddef.h>
+#include <string.h>
+
+typedef struct dense_options {
+    int units;
+    bool bias;
+} dense_options;
+
+static const bcop_option options_table[] = {
+    {.key = "units",
+     .type = BCOP_OPTION_INT,
+     .offset = offsetof(dense_options, units),
+     .min = 1,
+     .max = 65536,
+     .help = "outputs"},
+    {.key = "bias",
+     .type = BCOP_OPTION_BOOL,
+     .offset = offsetof(dense_options, bias),
+     .fallback = "true",
+     .help = "add a bias per output"},
+    {0},
+};
+
+typedef struct dense_state {
+    int in, out;
+} dense_state;
+
+static bcop_status plan(bcop_layer *layer) {
+    const dense_options *o = layer->options;
+    dense_state *d = layer->state;
+    const long size = bcop_shape_size(layer->in);
+    if (size > 1 << 24)
+        return bcop_config_fail(layer->where, "%ld inputs are too many for a dense layer", size);
+    *d = (dense_state){(int)size, o->units};
+    const int tall = d->in > d->out ? d->in : d->out, thin = d->in > d->out ? d->out : d->in;
+    layer->out = (bcop_shape){1, 1, d->out};
+    bcop_layer_want(layer, "blocks/W", tall, thin, true);
+    if (o->bias)
+        bcop_layer_want(layer, "bias", d->out, 1, false);
+    layer->factor_in = d->in;
+    layer->factor_out = d->out;
+    layer->bound_work = (long)tall * thin + bcop_spectral_work(thin);
+    layer->stored_dimensions = 2;
+    layer->stored_size[0] = d->out;
+    layer->stored_size[1] = d->in;
+    return BCOP_OK;
+}
+
+/* Swaps (row, column, channel) and (channel, row, column) orders of one map. */
+static void flatten(bcop_shape s, const float *x, float *flat) {
+    bcop_product_transpose(s.height * s.width, s.channels, x, flat);
+}
+
+static void unflatten(bcop_shape s, const float *flat, float *x) {
+    bcop_product_transpose(s.channels, s.height * s.width, flat, x);
+}
+
+static void forward(const bcop_layer *layer, int n, const float *x, float *y, const bcop_tape *tape,
+                    float *scratch) {
+    (void)scratch;
+    const dense_state *d = layer->state;
+    for (int i = 0; i < n; i++)
+        flatten(layer->in, x + (long)i * d->in, tape->input_factor + (long)i * d->in);
+    bcop_layer_fill_bias(layer, n, d->out, y);
+    const float *u = layer->parameter[0].value;
+    if (d->in >= d->out)
+        bcop_product_nn(n, d->out, d->in, 1, tape->input_factor, u, 1, y);
+    else
+        bcop_product_nt(n, d->out, d->in, 1, tape->input_factor, u, 1, y);
+}
+
+static long scratch(const bcop_layer *layer, int n) {
+    return n * bcop_shape_size(layer->in);
+}
+
+static void backward(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy, float *gx,
+                     float *lane_gradient, float *scratch) {
+    (void)lane_gradient;
+    const dense_state *d = layer->state;
+    memcpy(tape->output_factor, gy, (size_t)n * (size_t)d->out * sizeof *gy);
+    if (!gx)
+        return;
+    const float *u = layer->parameter[0].value;
+    const bool flat = layer->in.height * layer->in.width == 1;
+    float *to = flat ? gx : scratch;
+    if (d->in >= d->out)
+        bcop_product_nt(n, d->in, d->out, 1, gy, u, 0, to);
+    else
+        bcop_product_nn(n, d->in, d->out, 1, gy, u, 0, to);
+    for (int i = 0; !flat && i < n; i++)
+        unflatten(layer->in, scratch + (long)i * d->in, gx + (long)i * d->in);
+}
+
+static void pull(bcop_layer *layer, const float *lane_gradient, int rows, const float *x,
+                 const float *gy) {
+    (void)lane_gradient;
+    const dense_state *d = layer->state;
+    float *g = layer->parameter[0].gradient;
+    if (d->in >= d->out)
+        bcop_product_tn(d->in, d->out, rows, 1, x, gy, 0, g);
+    else
+        bcop_product_tn(d->out, d->in, rows, 1, gy, x, 0, g);
+    const bcop_parameter *bias = bcop_layer_bias(layer);
+    if (bias) {
+        memset(bias->gradient, 0, (size_t)d->out * sizeof(float));
+        for (int i = 0; i < rows; i++)
+            for (int j = 0; j < d->out; j++)
+                bias->gradient[j] += gy[(long)i * d->out + j];
+    }
+}
+
+/* The block and the weight [out][in] are the same matrix, transposed when in >= out. */
+static void store(const bcop_layer *layer, float *stored) {
+    const dense_state *d = layer->state;
+    const float *u = layer->parameter[0].value;
+    if (d->in >= d->out)
+        bcop_product_transpose(d->in, d->out, u, stored);
+    else
+        memcpy(stored, u, (size_t)d->in * (size_t)d->out * sizeof *u);
+}
+
+static void load(bcop_layer *layer, const float *stored) {
+    const dense_state *d = layer->state;
+    float *u = layer->parameter[0].value;
+    if (d->in >= d->out)
+        bcop_product_transpose(d->out, d->in, stored, u);
+    else
+        memcpy(u, stored, (size_t)d->in * (size_t)d->out * sizeof *u);
+}
+
+static double bound(const bcop_layer *layer, double *work) {
+    const bcop_parameter *u = &layer->parameter[0];
+    const long size = bcop_parameter_size(u);
+    for (long i = 0; i < size; i++)
+        work[i] = (double)u->value[i];
+    return bcop_spectral_bound(u->rows, u->cols, work, 0, work + size);
+}
+
+const bcop_layer_kind bcop_layer_dense = {
+    .name = "dense",
+    .help = "orthogonal fully connected layer",
+    .options = options_table,
+    .options_size = sizeof(dense_options),
+    .state_size = sizeof(dense_state),
+    .stored_name = "weight",
+    .plan = plan,
+    .scratch = scratch,
+    .forward = forward,
+    .backward = backward,
+    .pull = pull,
+    .store = store,
+    .load = load,
+    .bound = bound,
+};

@@ -1,0 +1,31 @@
+#include "nn/layer.h"
+#include "nn/layer_kinds.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const bcop_layer_kind *const bcop_layer_kinds[] = {
+    &bcop_layer_conv, &bcop_layer_dense, &bcop_act_maxmin, &bcop_act_groupsort, NULL,
+};
+
+void bcop_layer_want(bcop_layer *layer, const char *suffix, int rows, int cols, bool orthonormal) {
+    bcop_parameter *p = &layer->parameter[layer->parameters++];
+    *p = (bcop_parameter){.rows = rows, .cols = cols, .orthonormal = orthonormal};
+    snprintf(p->name, sizeof p->name, "%s/%s", layer->name, suffix);
+}
+
+bcop_parameter *bcop_layer_bias(const bcop_layer *layer) {
+    const bcop_parameter *last =
+        layer->parameters ? &layer->parameter[layer->parameters - 1] : NULL;
+    return last && !last->orthonormal ? (bcop_parameter *)last : NULL;
+}
+
+void bcop_layer_fill_bias(const bcop_layer *layer, long rows, int channels, float *y) {
+    const bcop_parameter *bias = bcop_layer_bias(layer);
+    const size_t bytes = (size_t)channels * sizeof *y;
+    if (!bias)
+        memset(y, 0, (size_t)rows * bytes);
+    else
+        for (long i = 0; i < rows; i++)
+            memcpy(y + i * channels, bias->value, bytes);
+}

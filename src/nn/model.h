@@ -1,0 +1,70 @@
+/* The model: a list of layers built from the configuration, planned memory, forward and backward.
+ *
+ * f(x) = layers((x - mean) / std), per input channel. The Lipschitz constant in pixel units is at most
+ * the product of the layers' bounds and the input scale max 1/std.
+ *
+ * It works on one *run* of images at a time (a lane of the batch, or a piece of an evaluation).
+ * Activations live in two buffers that alternate; each layer keeps what its backward needs in the
+ * tape. */
+#ifndef BCOP_NN_MODEL_H
+#define BCOP_NN_MODEL_H
+
+#include "nn/layer.h"
+
+typedef struct bcop_model {
+    bcop_shape in;
+    int classes;
+    int count;
+    bcop_layer *layer;          /* [count] */
+    int parameters;
+    bcop_parameter **parameter; /* [parameters] of all layers in order */
+    bool normalised;            /* mean or std are not 0 and 1 */
+    float *mean, *inverse_std;  /* [channels] */
+    int run;                    /* images per run */
+    int rows;                   /* images the factors hold: the batch when training, else one run */
+    bool training;
+    long lane_length;      /* floats of the lane gradient of all layers */
+    float **input_factor;  /* [count] of [rows][factor_in] */
+    float **output_factor; /* [count] of [rows][factor_out]; training */
+    float *buffer[2];      /* activations [run][largest] */
+    float **saved;         /* [count] of [run][saved] */
+    float *scratch;
+    double *bound_work;
+} bcop_model;
+
+/* Builds the layers from the configuration's `model` list for inputs of shape `in`; the last layer
+ * must give `classes` values. mean, std: one number, or one per channel. `list` must outlive the
+ * model. BCOP_CONFIG naming the place. Local. */
+bcop_status bcop_model_create(const bcop_node *list, const bcop_node *input, const bcop_reals *mean,
+                              const bcop_reals *std, bcop_shape in, int classes,
+                              bcop_model **model);
+void bcop_model_free(bcop_model *model); /* NULL is allowed */
+
+/* Takes the memory, in both passes of the arena: for runs of `run` images; when training, factors of
+ * `rows` images and backward. Without training the parameters' values are taken here too; with it
+ * they are the stage's. Local. */
+void bcop_model_plan(bcop_model *model, int run, int rows, bool training, bcop_arena *arena);
+
+/* Makes the layers' operators from the blocks: after every change of the parameters. Local. */
+void bcop_model_build(bcop_model *model);
+
+/* Logits [n][classes] of x[n][in], n <= run; they belong to the model until its next call. The
+ * factors are kept from row `row` on. Local, allocates nothing. */
+const float *bcop_model_forward(bcop_model *model, int n, int row, const float *x);
+
+/* After forward with the same n and row: from gz[n][classes] = dloss/dlogits (overwritten) the lane
+ * gradient of this run (overwritten, [lane_length]) and the output factors. Local. */
+void bcop_model_backward(bcop_model *model, int n, int row, const float *gz, float *lane_gradient);
+
+/* Parameter gradients from the lane gradient summed over the batch and the factors of all rows.
+ * Local. */
+void bcop_model_pull(bcop_model *model, const float *lane_gradient);
+
+/* max over channels of 1/std, as the float32 number the model multiplies by. */
+double bcop_model_input_scale(const bcop_model *model);
+
+/* Proven upper bound on the L2 Lipschitz constant in pixel units: product of the layers' bounds
+ * (each written to layer_bound[count] unless NULL) and the input scale, rounded up. Local. */
+double bcop_model_bound(const bcop_model *model, double *layer_bound);
+
+#endif

@@ -1,0 +1,167 @@
+#include "ortho/bjorck.h"
+
+#include "linalg/product.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+static bool is_tall(int rows, int cols) {
+    return rows >= 3L * cols;
+}
+
+/* Scratch: G, and B = (3I - G)/2; a copy of W or the product W Z; tall blocks also Z and a
+   temporary. */
+long bcop_bjorck_scratch(int rows, int cols) {
+    return (long)rows * cols + (is_tall(rows, cols) ? 4L : 2L) * cols * cols;
+}
+
+typedef struct iterate {
+    int rows, cols;
+    float *w;
+    float *g, *b, *z, *temporary; /* cols x cols; z and temporary for tall blocks alone */
+    float *wide;                  /* rows x cols */
+    bool z_is_identity;
+} iterate;
+
+static iterate open(int rows, int cols, float *w, float *scratch) {
+    const long square = (long)cols * cols;
+    return (iterate){.rows = rows,
+                     .cols = cols,
+                     .w = w,
+                     .g = scratch,
+                     .b = scratch + square,
+                     .wide = scratch + 2 * square,
+                     .z = scratch + 2 * square + (long)rows * cols,
+                     .temporary = scratch + 3 * square + (long)rows * cols,
+                     .z_is_identity = true};
+}
+
+static double distance_to_identity(int n, const float *g) {
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++) {
+            const double d = (double)g[(long)i * n + j] - (i == j);
+            sum += d * d;
+        }
+    return sqrt(sum);
+}
+
+/* A cheap bound on sigma_max^2: the smaller of the infinity and the Frobenius norm of G. */
+static double largest_square(int n, const float *g) {
+    double frobenius = 0, infinity = 0;
+    for (int i = 0; i < n; i++) {
+        double row = 0;
+        for (int j = 0; j < n; j++) {
+            const double x = fabs((double)g[(long)i * n + j]);
+            row += x;
+            frobenius += x * x;
+        }
+        infinity = fmax(infinity, row);
+    }
+    return fmin(sqrt(frobenius), infinity);
+}
+
+static void scale(long count, float *x, float factor) {
+    for (long i = 0; i < count; i++)
+        x[i] *= factor;
+}
+
+/* Divides W by the square root of `square`, and G with it. */
+static void divide(iterate *it, double square) {
+    scale((long)it->rows * it->cols, it->w, (float)(1 / sqrt(square)));
+    scale((long)it->cols * it->cols, it->g, (float)(1 / square));
+}
+
+/* One iteration, W <- W B or Z <- Z B, with B from the current G. */
+static void advance(iterate *it) {
+    const int n = it->cols;
+    const long square = (long)n * n;
+    for (long i = 0; i < square; i++)
+        it->b[i] = -0.5f * it->g[i];
+    for (int i = 0; i < n; i++)
+        it->b[(long)i * n + i] += 1.5f;
+    if (!is_tall(it->rows, n)) {
+        bcop_product_nn(it->rows, n, n, 1, it->w, it->b, 0, it->wide);
+        memcpy(it->w, it->wide, (size_t)it->rows * (size_t)n * sizeof(float));
+    } else if (it->z_is_identity) {
+        memcpy(it->z, it->b, (size_t)square * sizeof(float));
+        it->z_is_identity = false;
+    } else {
+        bcop_product_nn(n, n, n, 1, it->z, it->b, 0, it->temporary);
+        memcpy(it->z, it->temporary, (size_t)square * sizeof(float));
+    }
+}
+
+/* G of the iterate after advance(): from W, or B G B for tall blocks. */
+static void next_gram(iterate *it) {
+    const int n = it->cols;
+    if (is_tall(it->rows, n)) {
+        bcop_product_nn(n, n, n, 1, it->b, it->g, 0, it->temporary);
+        bcop_product_nn(n, n, n, 1, it->temporary, it->b, 0, it->g);
+    } else {
+        bcop_product_gram(it->rows, n, it->w, it->g);
+    }
+}
+
+/* U = W Z for tall blocks. */
+static void apply(iterate *it) {
+    if (it->z_is_identity)
+        return;
+    bcop_product_nn(it->rows, it->cols, it->cols, 1, it->w, it->z, 0, it->wide);
+    memcpy(it->w, it->wide, (size_t)it->rows * (size_t)it->cols * sizeof(float));
+    it->z_is_identity = true;
+}
+
+bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, int rows, int cols,
+                                float *w, float *scratch, int *iterations) {
+    *iterations = 0;
+    if (cols == 0)
+        return BCOP_OK;
+    const double tolerance = rule.tolerance * sqrt(cols);
+    iterate it = open(rows, cols, w, scratch);
+    double first;
+    do {
+        bcop_product_gram(rows, cols, w, it.g);
+        const double square = largest_square(cols, it.g);
+        if (!isfinite(square))
+            return bcop_status_fail(BCOP_DIVERGED, "%s: the block is not finite", name);
+        if (square > 2)
+            divide(&it, square);
+        double e = first = distance_to_identity(cols, it.g);
+        while (e > tolerance) {
+            if (*iterations == rule.max_iterations)
+                return bcop_status_fail(BCOP_DIVERGED,
+                                        "%s: no convergence in %d Bjorck iterations (defect %.2e)",
+                                        name, rule.max_iterations, e / sqrt(cols));
+            advance(&it);
+            ++*iterations;
+            /* Half the tolerance is left to rounding. */
+            if (0.75 * e * e + 0.25 * e * e * e <= 0.5 * tolerance)
+                break;
+            next_gram(&it);
+            e = distance_to_identity(cols, it.g);
+        }
+        apply(&it);
+        /* Far from the manifold the small iteration's Z is ill-conditioned and its G drifts from
+           that of W Z: look again. */
+    } while (is_tall(rows, cols) && first > 0.25);
+    return BCOP_OK;
+}
+
+void bcop_bjorck_polar(int iterations, int rows, int cols, float *m, float *scratch) {
+    if (cols == 0)
+        return;
+    iterate it = open(rows, cols, m, scratch);
+    bcop_product_gram(rows, cols, m, it.g);
+    const double square = largest_square(cols, it.g);
+    if (!(square > 0) || !isfinite(square))
+        return; /* zero has no direction; what is not finite the retraction reports */
+    divide(&it, square);
+    for (int i = 0; i < iterations; i++) {
+        if (i > 0)
+            next_gram(&it);
+        advance(&it);
+    }
+    apply(&it);
+}

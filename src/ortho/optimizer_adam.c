@@ -1,0 +1,118 @@
+/* adam, and adam-block: Adam with one second moment per block, the mean of the squared gradient, so
+ * that the direction of the momentum is kept and the step does not depend on the block's basis. */
+#include "ortho/optimizer_kinds.h"
+
+#include <math.h>
+#include <stddef.h>
+
+static const bcop_option adam_options[] = {
+    {.key = "beta1",
+     .type = BCOP_OPTION_REAL,
+     .offset = offsetof(bcop_adam_options, beta1),
+     .max = 0.9999,
+     .fallback = "0.9",
+     .help = "decay of the first moment"},
+    {.key = "beta2",
+     .type = BCOP_OPTION_REAL,
+     .offset = offsetof(bcop_adam_options, beta2),
+     .max = 0.999999,
+     .fallback = "0.999",
+     .help = "decay of the second moment"},
+    {.key = "epsilon",
+     .type = BCOP_OPTION_REAL,
+     .offset = offsetof(bcop_adam_options, epsilon),
+     .max = 1,
+     .open_min = true,
+     .fallback = "1.0e-8",
+     .help = "added to the root of the second moment"},
+    {0},
+};
+
+static long no_scratch(const bcop_parameter *parameter) {
+    (void)parameter;
+    return 0;
+}
+
+static int slots(const bcop_parameter *p, bcop_slot slot[]) {
+    slot[0] = (bcop_slot){"first", p->rows, p->cols};
+    slot[1] = (bcop_slot){"second", p->rows, p->cols};
+    return 2;
+}
+
+/* The corrected step size and epsilon, so that the loop has one division:
+   lr mhat / (sqrt(vhat) + eps) = rate m / (sqrt(v) + small). */
+typedef struct rates {
+    float beta1, beta2, rate, small;
+} rates;
+
+static rates correct(const bcop_adam_options *o, double lr, long step) {
+    const double first = 1 - pow(o->beta1, (double)step);
+    const double second = sqrt(1 - pow(o->beta2, (double)step));
+    return (rates){(float)o->beta1, (float)o->beta2, (float)(lr * second / first),
+                   (float)(o->epsilon * second)};
+}
+
+void bcop_optimizer_adam_step(const void *options, double lr, long step, bcop_parameter *p,
+                              float *const state[], float *scratch) {
+    (void)scratch;
+    const rates r = correct(options, lr, step);
+    float *restrict m = state[0], *restrict v = state[1], *restrict x = p->value;
+    const float *restrict g = p->gradient;
+    const long size = bcop_parameter_size(p);
+    for (long i = 0; i < size; i++) {
+        m[i] = r.beta1 * m[i] + (1 - r.beta1) * g[i];
+        v[i] = r.beta2 * v[i] + (1 - r.beta2) * g[i] * g[i];
+        x[i] -= r.rate * m[i] / (sqrtf(v[i]) + r.small);
+    }
+}
+
+const bcop_optimizer_kind bcop_optimizer_adam = {
+    .name = "adam",
+    .help = "Adam on the tangent gradient, element by element",
+    .options = adam_options,
+    .options_size = sizeof(bcop_adam_options),
+    .slots = slots,
+    .scratch = no_scratch,
+    .step = bcop_optimizer_adam_step,
+};
+
+static int block_slots(const bcop_parameter *p, bcop_slot slot[]) {
+    if (!p->orthonormal)
+        return slots(p, slot);
+    slot[0] = (bcop_slot){"first", p->rows, p->cols};
+    slot[1] = (bcop_slot){"second", 1, 1};
+    return 2;
+}
+
+static void block_step(const void *options, double lr, long step, bcop_parameter *p,
+                       float *const state[], float *scratch) {
+    if (!p->orthonormal) {
+        bcop_optimizer_adam_step(options, lr, step, p, state, scratch);
+        return;
+    }
+    const long size = bcop_parameter_size(p);
+    if (size == 0)
+        return;
+    const rates r = correct(options, lr, step);
+    float *restrict m = state[0], *restrict v = state[1], *restrict x = p->value;
+    const float *restrict g = p->gradient;
+    double square = 0;
+    for (long i = 0; i < size; i++)
+        square += (double)g[i] * (double)g[i];
+    v[0] = r.beta2 * v[0] + (1 - r.beta2) * (float)(square / (double)size);
+    const float rate = r.rate / (sqrtf(v[0]) + r.small);
+    for (long i = 0; i < size; i++) {
+        m[i] = r.beta1 * m[i] + (1 - r.beta1) * g[i];
+        x[i] -= rate * m[i];
+    }
+}
+
+const bcop_optimizer_kind bcop_optimizer_adam_block = {
+    .name = "adam-block",
+    .help = "Adam with one second moment per block",
+    .options = adam_options,
+    .options_size = sizeof(bcop_adam_options),
+    .slots = block_slots,
+    .scratch = no_scratch,
+    .step = block_step,
+};

@@ -1,0 +1,16 @@
+/* The tangent projection on the Stiefel manifold.
+ *
+ * At U with U^T U = I the derivative of W -> polar(W) at W = U maps a gradient G = dL/dU to
+ *     xi = G - U sym(U^T G),   sym(A) = (A + A^T)/2,
+ * so this is the exact gradient through the (converged) orthogonalization; tested against a float64
+ * unrolled Bjorck iteration. */
+#ifndef BCOP_ORTHO_TANGENT_H
+#define BCOP_ORTHO_TANGENT_H
+
+/* Floats of scratch: cols^2. */
+long bcop_tangent_scratch(int cols);
+
+/* u[rows][cols] orthonormal; g[rows][cols]: in the gradient, out its projection. Local. */
+void bcop_tangent_project(int rows, int cols, const float *u, float *g, float *scratch);
+
+#endif
