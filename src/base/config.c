@@ -140,20 +140,23 @@ __attribute__((format(printf, 2, 3))) static bcop_status fail_set(const char *pa
     return status;
 }
 
+/* The line and column of a byte. */
+static void locate(const reader *r, size_t offset, int *line, int *column) {
+    *line = *column = 1;
+    for (size_t i = 0; i < offset && i < r->length; i++) {
+        const unsigned char c = (unsigned char)r->yaml[i];
+        *column = c == '\n' ? 1 : *column + ((c & 0xC0) != 0x80);
+        *line += c == '\n';
+    }
+}
+
 static bcop_status library_error(const reader *r, const char *path) {
     const yaml_parser_t *p = &r->parser;
     if (p->error == YAML_MEMORY_ERROR)
         return out_of_memory();
     int line = (int)p->problem_mark.line + 1, column = (int)p->problem_mark.column + 1;
-    if (p->error == YAML_READER_ERROR) {
-        /* Bytes that are no text: libyaml knows only their offset. */
-        line = column = 1;
-        for (size_t i = 0; i < p->problem_offset && i < r->length; i++) {
-            const unsigned char c = (unsigned char)r->yaml[i];
-            column = c == '\n' ? 1 : column + ((c & 0xC0) != 0x80);
-            line += c == '\n';
-        }
-    }
+    if (p->error == YAML_READER_ERROR) /* bytes that are no text: libyaml knows only their offset */
+        locate(r, p->problem_offset, &line, &column);
     return fail_at(r, line, column, r->origin == SET ? path : "", "%s%s%s%s", p->problem,
                    p->context ? " (" : "", p->context ? p->context : "", p->context ? ")" : "");
 }
@@ -186,11 +189,6 @@ static bcop_status check(reader *r, const yaml_event_t *event, const char *path,
         tag = event->data.mapping_start.tag;
     } else if (event->type == YAML_ALIAS_EVENT) {
         what = "an alias (*) is not allowed; a text that begins with * needs quotes";
-    } else if (event->type == YAML_DOCUMENT_START_EVENT &&
-               (event->data.document_start.version_directive ||
-                event->data.document_start.tag_directives.start !=
-                    event->data.document_start.tag_directives.end)) {
-        what = "a directive (%) is not allowed";
     }
     if (anchor)
         what = "an anchor (&) is not allowed; a text that begins with & needs quotes";
@@ -314,6 +312,26 @@ static bcop_status build(reader *r, const token *t, bcop_node *node, int depth) 
                                         : build_map(r, node, depth + 1);
 }
 
+/* Directives are refused before libyaml sees them, because its time grows with the square of their
+ * number. They begin with % after any of YAML's line breaks. */
+static bcop_status check_directives(const reader *r, const char *path) {
+    static const char *const breaks[] = {"\n", "\r", "\xC2\x85", "\xE2\x80\xA8", "\xE2\x80\xA9"};
+    const int kinds = (int)(sizeof breaks / sizeof *breaks);
+    for (size_t i = 0; i < r->length; i++) {
+        bool starts = r->yaml[i] == '%' && i == 0;
+        for (int k = 0; r->yaml[i] == '%' && k < kinds; k++) {
+            const size_t n = strlen(breaks[k]);
+            starts = starts || (i >= n && memcmp(r->yaml + i - n, breaks[k], n) == 0);
+        }
+        if (starts) {
+            int line, column;
+            locate(r, i, &line, &column);
+            return fail_at(r, line, column, path, "a line must not begin with %%");
+        }
+    }
+    return BCOP_OK;
+}
+
 /* Reads the one document into `top`; an empty one leaves it the empty scalar it is. */
 static bcop_status read_document(reader *r, bcop_node *top, int depth) {
     token t;
@@ -339,6 +357,7 @@ static bcop_status read_text(bcop_config *config, const char *yaml, size_t lengt
     reader r = {.config = config, .origin = top->origin, .yaml = yaml, .length = length};
     if (length > BYTES_MAX)
         return fail_at(&r, 1, 1, top->path, "larger than 1 MiB (%zu bytes)", length);
+    BCOP_TRY(check_directives(&r, top->path));
     if (!yaml_parser_initialize(&r.parser))
         return out_of_memory();
     yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);

@@ -43,13 +43,13 @@ typedef struct bcop_texts {
 } bcop_texts;
 
 typedef struct bcop_option {
-    const char *key;      /* NULL ends a table */
+    const char *key; /* NULL ends a table */
     bcop_option_type type;
     size_t offset;        /* of the value in the target struct */
-    double min, max;      /* closed range of numbers and of list elements; 0, 0: any finite number.
-                             For lists the number of elements is 1 .. capacity unless `empty` */
+    double min, max;      /* closed range of numbers and of list elements; 0, 0: any finite number
+                             (with open_min: any above 0); INFINITY: no bound on that side */
     bool open_min;        /* min itself is excluded */
-    bool empty;           /* the list or text may be empty */
+    bool empty;           /* a list or text may be empty; else lists have 1 .. capacity elements */
     const char *choices;  /* CHOICE: "none|flip|crop" */
     const char *fallback; /* default as YAML text; NULL: the key is required */
     const char *unit;     /* "minutes", "pixels"; NULL: none */
@@ -63,11 +63,11 @@ typedef struct bcop_options {
     void *target;
 } bcop_options;
 
-/* Reads the map `section` into the parts' targets: every key must be known to one part (else "unknown
- * key, did you mean ..."), have the right type and lie in its range; missing keys take their
- * fallback; a missing required key is an error at the map's place. `section` may be NULL or an empty
- * scalar (`maxmin:`) when nothing is required: `name` then stands for the section in messages, and
- * `parent` (never NULL) for its place. Local. */
+/* Reads the map `section` into the parts' targets: every key must be known to one part (else
+ * "unknown key, did you mean ..."), have the right type and lie in its range; missing keys take
+ * their fallback; a missing required key is an error at the map's place. `section` may be NULL or
+ * an empty scalar (`maxmin:`) when nothing is required: `name` then stands for the section in
+ * messages, and `parent` (never NULL) for its place. Local. */
 bcop_status bcop_option_read(const bcop_node *section, const bcop_node *parent, const char *name,
                              int parts, const bcop_options part[]);
 
@@ -75,7 +75,7 @@ bcop_status bcop_option_read(const bcop_node *section, const bcop_node *parent, 
 void bcop_option_default(bcop_options part);
 
 /* Writes the values as one flow map `{key: value, ...}` that reads back to the same values (reals
- * with 17 digits where fewer do not suffice; texts quoted when they need it). Local. */
+ * with as many digits as that takes, texts quoted when they need it). Local. */
 void bcop_option_write(FILE *out, int parts, const bcop_options part[]);
 
 /* Writes one value as YAML, as bcop_option_write does. Local. */

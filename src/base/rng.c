@@ -45,7 +45,7 @@ uint32_t bcop_rng_below(bcop_rng *rng, uint32_t bound) {
 
 double bcop_rng_uniform(bcop_rng *rng) {
     const uint64_t high = bcop_rng_bits(rng), low = bcop_rng_bits(rng);
-    return ((double)((high << 32 | low) >> 11) + 0.5) * 0x1p-53;
+    return ((double)((high << 32 | low) >> 12) + 0.5) * 0x1p-52;
 }
 
 double bcop_rng_normal(bcop_rng *rng) {

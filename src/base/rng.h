@@ -1,8 +1,9 @@
 /* Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011) from Random123.
  *
  * A stream is named by (seed, purpose, epoch, sample), so what it gives depends on these alone and
- * never on the number of ranks, on the order of calls elsewhere, or on earlier runs. The seed is the
- * 64-bit key; the counter words are (draw, purpose and high bits of the sample, epoch, sample). */
+ * never on the number of ranks, on the order of calls elsewhere, or on earlier runs. The seed is
+ * the 64-bit key; the counter words are (draw, purpose and high bits of the sample, epoch, sample).
+ */
 #ifndef BCOP_BASE_RNG_H
 #define BCOP_BASE_RNG_H
 
@@ -35,7 +36,7 @@ uint32_t bcop_rng_bits(bcop_rng *rng);
 /* Uniform in 0 .. bound-1 without bias (Lemire 2019); bound >= 1. Local. */
 uint32_t bcop_rng_below(bcop_rng *rng, uint32_t bound);
 
-/* Uniform in the open interval (0, 1), a multiple of 2^-53 offset by 2^-54. Local. */
+/* Uniform in the open interval (0, 1), a multiple of 2^-52 plus 2^-53. Local. */
 double bcop_rng_uniform(bcop_rng *rng);
 
 /* Standard normal (Box-Muller, the cosine branch). Local. */

@@ -9,26 +9,34 @@ _Static_assert(sizeof((bcop_field *)0)->path == BCOP_H5_PATH, "one size of paths
 /* When a file cannot be closed (a full disk), HDF5 1.10 keeps a dangling handle of it and follows
  * it at its own end, inside MPI_Finalize. So its end must not come: the library is started before
  * MPI, which it then does not hook into, and without an exit handler. Files are closed by us. */
-__attribute__((constructor)) static void start_hdf5(void) {
+__attribute__((constructor)) static void before_mpi(void) {
     H5dont_atexit();
     H5open();
 }
 
-void bcop_h5_tame(void) {
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    H5PLset_loading_state(0);
-}
+static char reason[200]; /* of the last call into HDF5 that failed: ": <innermost message>" */
 
-static herr_t take_reason(unsigned depth, const H5E_error2_t *error, void *text) {
+static herr_t take_innermost(unsigned depth, const H5E_error2_t *error, void *unused) {
+    (void)unused;
     if (depth == 0)
-        snprintf(text, 200, ": %s", error->desc);
+        snprintf(reason, sizeof reason, ": %s", error->desc);
     return 0;
 }
 
+/* HDF5 calls this instead of printing, before any later call can clear its error stack. */
+static herr_t take_reason(hid_t stack, void *unused) {
+    return H5Ewalk2(stack, H5E_WALK_UPWARD, take_innermost, unused);
+}
+
+void bcop_h5_tame(void) {
+    H5Eset_auto2(H5E_DEFAULT, take_reason, NULL);
+    H5PLset_loading_state(0);
+}
+
 bcop_status bcop_h5_fail(bcop_status code, const char *path, const char *verb, const char *object) {
-    char reason[200] = "";
-    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_reason, reason);
-    return bcop_status_fail(code, "%s: cannot %s %s%s", path, verb, object, reason);
+    bcop_status_fail(code, "%s: cannot %s %s%s", path, verb, object, reason);
+    reason[0] = '\0';
+    return code;
 }
 
 hid_t bcop_h5_access(void) {

@@ -12,7 +12,8 @@ enum { BCOP_H5_PATH = 160 };             /* a path with its end, as in bcop_fiel
 /* HDF5 prints nothing by itself and loads no code named by the environment. Local. */
 void bcop_h5_tame(void);
 
-/* Fails with HDF5's innermost reason: "<path>: cannot <verb> <object>: <reason>". Local. */
+/* Fails with the innermost reason of the last HDF5 failure: "<path>: cannot <verb> <object>:
+ * <reason>". Local. */
 bcop_status bcop_h5_fail(bcop_status code, const char *path, const char *verb, const char *object);
 
 /* File access properties, V110 format only and without file locks (a store is written and read by

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -147,7 +148,7 @@ static bcop_status open_attribute(const bcop_store *store, const char *group, co
 /* Rank 0: a number of exactly `expected` type. */
 static bcop_status read_number(const bcop_store *store, const char *group, const char *name,
                                bcop_field_type expected, void *value) {
-    hid_t attribute;
+    hid_t attribute = H5I_INVALID_HID;
     BCOP_TRY(open_attribute(store, group, name, &attribute));
     const hid_t type = H5Aget_type(attribute);
     bcop_status status = BCOP_OK;
@@ -165,7 +166,7 @@ static bcop_status read_number(const bcop_store *store, const char *group, const
 /* Rank 0: the text in new memory that the caller frees, also after a failure. */
 static bcop_status read_text(const bcop_store *store, const char *group, const char *name,
                              char **text) {
-    hid_t attribute;
+    hid_t attribute = H5I_INVALID_HID;
     BCOP_TRY(open_attribute(store, group, name, &attribute));
     const hid_t type = H5Aget_type(attribute);
     const size_t size = type < 0 ? 0 : H5Tget_size(type);
@@ -302,4 +303,12 @@ void bcop_store_close(bcop_store *store) {
 uint64_t bcop_store_hash(const bcop_field *field) {
     const long bytes = bcop_h5_bytes(field);
     return XXH3_64bits(field->data, bytes > 0 ? (size_t)bytes : 0);
+}
+
+const char *bcop_store_library(void) {
+    static char text[32];
+    unsigned major = 0, minor = 0, release = 0;
+    H5get_libversion(&major, &minor, &release);
+    snprintf(text, sizeof text, "%u.%u.%u", major, minor, release);
+    return text;
 }

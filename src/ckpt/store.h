@@ -52,12 +52,13 @@ typedef struct bcop_attribute {
 
 /* Writes a new file `path` (must not exist): the root attributes `format` and `version` (not in the
  * table), groups as the paths need them, the attributes, the datasets; reserves the disk space
- * before the first array is written; flushes, closes, and syncs the file (not its folder). Every
- * rank gives the same tables. A successful return does not prove that the disk holds the right
- * bytes: compare hashes after reading back. On failure every rank returns the same status and the
- * file may be left incomplete (the caller removes it): BCOP_CANNOT_CREATE when it exists or its
- * folder does not, BCOP_PERMISSION, BCOP_IO when the disk is full or fails, BCOP_BAD_DATA when a
- * text is too long, BCOP_INTERNAL when the tables make no sense. Collective. */
+ * before the first array is written; flushes, closes, and syncs the file (not its folder). A killed
+ * program may leave a work file `path`.<something> beside it. Every rank gives the same tables. A
+ * successful return does not prove that the disk holds the right bytes: compare hashes after
+ * reading back. On failure every rank returns the same status and the file may be left incomplete
+ * (the caller removes it): BCOP_CANNOT_CREATE when it exists or its folder does not,
+ * BCOP_PERMISSION, BCOP_IO when the disk is full or fails, BCOP_BAD_DATA when a text is too long,
+ * BCOP_INTERNAL when the tables make no sense. Collective. */
 bcop_status bcop_store_write(const bcop_comm *comm, const char *path, int attributes,
                              const bcop_attribute attribute[], int fields,
                              const bcop_field field[]);
@@ -90,6 +91,9 @@ bcop_status bcop_store_long(bcop_store *store, const char *group, const char *na
 bcop_status bcop_store_real(bcop_store *store, const char *group, const char *name, double *value);
 
 void bcop_store_close(bcop_store *store); /* Local. NULL is allowed */
+
+/* "1.10.8", with its parallel file driver. Local. */
+const char *bcop_store_library(void);
 
 /* XXH3-64 of the field's bytes in memory. Local. */
 uint64_t bcop_store_hash(const bcop_field *field);

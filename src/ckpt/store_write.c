@@ -6,16 +6,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Attributes stay in the checksummed object header up to this many per object, except texts too
  * large for it (64 KiB), which HDF5 then moves to a heap by itself. */
 enum { COMPACT_ATTRIBUTES = 64 };
 
+enum { WORK_SIZE = 4096 }; /* a file name with its end */
+
 static bcop_status check_tables(const char *path, int attributes, const bcop_attribute attribute[],
                                 int fields, const bcop_field field[]) {
+    if (strlen(path) > WORK_SIZE - 40)
+        return bcop_status_fail(BCOP_CANNOT_CREATE, "%s: name too long", path);
     for (int i = 0; i < attributes; i++) {
         const bcop_attribute *a = &attribute[i];
         if (!bcop_h5_valid_path(a->group, true) || !a->name[0])
@@ -34,7 +40,7 @@ static bcop_status check_tables(const char *path, int attributes, const bcop_att
     return BCOP_OK;
 }
 
-/* HDF5 does not tell why it cannot create, so an empty file is made first. */
+/* Claims the name. */
 static bcop_status create_empty(const char *path) {
     const int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (file < 0 && (errno == EACCES || errno == EPERM))
@@ -47,8 +53,9 @@ static bcop_status create_empty(const char *path) {
 
 static hid_t create_file(const char *path) {
     const hid_t access = bcop_h5_access(), creation = H5Pcreate(H5P_FILE_CREATE);
+    H5Pset_obj_track_times(creation, false);
     H5Pset_attr_phase_change(creation, COMPACT_ATTRIBUTES, 0);
-    const hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, creation, access);
+    const hid_t file = H5Fcreate(path, H5F_ACC_EXCL, creation, access);
     H5Pclose(creation);
     H5Pclose(access);
     return file;
@@ -172,17 +179,27 @@ static bcop_status reserve_space(const char *path) {
                             strerror(error));
 }
 
-/* The first half. Rank 0. */
-static bcop_status make_file(const char *path, int attributes, const bcop_attribute attribute[],
-                             int fields, const bcop_field field[]) {
+/* Open MPI makes a semaphore that is named after the base name of the file it opens, for the whole
+ * node: of two users who save a "state.h5" at once, one would fail. */
+static void name_work(char work[WORK_SIZE], const char *path) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    snprintf(work, WORK_SIZE, "%s.%lx.%lx", path, (unsigned long)getpid(),
+             (unsigned long)now.tv_sec * 1000000000 + (unsigned long)now.tv_nsec);
+}
+
+/* The first half, into the file `work`; `path` is claimed. Rank 0. */
+static bcop_status make_file(const char *path, const char *work, int attributes,
+                             const bcop_attribute attribute[], int fields,
+                             const bcop_field field[]) {
     BCOP_TRY(create_empty(path));
-    const hid_t file = create_file(path);
+    const hid_t file = create_file(work);
     if (file < 0)
         return bcop_h5_fail(BCOP_IO, path, "create", "the file");
     bcop_status status = put_structure(path, file, attributes, attribute, fields, field);
     if (H5Fclose(file) < 0 && status == BCOP_OK)
         status = bcop_h5_fail(BCOP_IO, path, "write", "the structure");
-    return status == BCOP_OK ? reserve_space(path) : status;
+    return status == BCOP_OK ? reserve_space(work) : status;
 }
 
 /* One collective write: this rank gives its share of the rows. */
@@ -251,45 +268,58 @@ static hid_t open_together(const bcop_comm *comm, const char *path) {
     return file;
 }
 
-static bcop_status write_fields(const bcop_comm *comm, const char *path, hid_t file, int fields,
-                                const bcop_field field[]) {
-    for (int i = 0; i < fields; i++)
-        if (bcop_h5_bytes(&field[i]) > 0) /* HDF5 cannot write an array without elements */
-            BCOP_TRY(write_field(comm, path, file, &field[i]));
+/* The second half. */
+static bcop_status write_fields(const bcop_comm *comm, const char *path, const char *work,
+                                int fields, const bcop_field field[]) {
     bcop_status status = BCOP_OK;
-    if (H5Fflush(file, H5F_SCOPE_GLOBAL) < 0)
+    const hid_t file = open_together(comm, work);
+    if (file < 0)
+        status = bcop_h5_fail(BCOP_IO, path, "open", "the file on every rank");
+    BCOP_TRY(bcop_comm_agree(comm, status));
+    for (int i = 0; i < fields && status == BCOP_OK; i++)
+        if (bcop_h5_bytes(&field[i]) > 0) /* HDF5 cannot write an array without elements */
+            status = write_field(comm, path, file, &field[i]);
+    if (status == BCOP_OK && H5Fflush(file, H5F_SCOPE_GLOBAL) < 0)
         status = bcop_h5_fail(BCOP_IO, path, "flush", "the file");
+    if (H5Fclose(file) < 0 && status == BCOP_OK)
+        status = bcop_h5_fail(BCOP_IO, path, "close", "the file");
     return bcop_comm_agree(comm, status);
 }
 
-static bcop_status sync_file(const char *path) {
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
+/* Rank 0. */
+static bcop_status finish_file(const char *path, const char *work) {
+    const int file = open(work, O_RDONLY | O_CLOEXEC);
     if (file < 0)
-        return bcop_status_errno(BCOP_IO, "%s: cannot sync", path);
+        return bcop_status_errno(BCOP_IO, "%s: cannot sync", work);
     bcop_status status = BCOP_OK;
     if (fsync(file))
-        status = bcop_status_fail(BCOP_IO, "%s: cannot sync: %s", path, strerror(errno));
+        status = bcop_status_fail(BCOP_IO, "%s: cannot sync: %s", work, strerror(errno));
     close(file);
-    return status;
+    BCOP_TRY(status);
+    if (rename(work, path))
+        return bcop_status_fail(BCOP_IO, "%s: cannot rename %s: %s", path, work, strerror(errno));
+    return BCOP_OK;
 }
 
 bcop_status bcop_store_write(const bcop_comm *comm, const char *path, int attributes,
                              const bcop_attribute attribute[], int fields,
                              const bcop_field field[]) {
     bcop_h5_tame();
+    char work[WORK_SIZE] = "";
     bcop_status status = check_tables(path, attributes, attribute, fields, field);
     BCOP_TRY(bcop_comm_agree(comm, status));
-    if (comm->rank == 0)
-        status = make_file(path, attributes, attribute, fields, field);
-    BCOP_TRY(bcop_comm_agree(comm, status));
-
-    const hid_t file = open_together(comm, path);
-    if (file < 0)
-        status = bcop_h5_fail(BCOP_IO, path, "open", "the file on every rank");
-    BCOP_TRY(bcop_comm_agree(comm, status));
-    status = write_fields(comm, path, file, fields, field);
-    if (H5Fclose(file) < 0 && status == BCOP_OK)
-        status = bcop_h5_fail(BCOP_IO, path, "close", "the file");
-    BCOP_TRY(bcop_comm_agree(comm, status));
-    return bcop_comm_agree(comm, comm->rank == 0 ? sync_file(path) : BCOP_OK);
+    if (comm->rank == 0) {
+        name_work(work, path);
+        status = make_file(path, work, attributes, attribute, fields, field);
+    }
+    status = bcop_comm_agree(comm, status);
+    if (status == BCOP_OK) {
+        bcop_comm_broadcast(comm, work, sizeof work, 0);
+        status = write_fields(comm, path, work, fields, field);
+    }
+    if (comm->rank == 0 && status == BCOP_OK)
+        status = finish_file(path, work);
+    if (comm->rank == 0 && status != BCOP_OK)
+        unlink(work);
+    return bcop_comm_agree(comm, status);
 }

@@ -71,6 +71,14 @@ void bcop_comm_gather_floats(const bcop_comm *comm, float *data, const long offs
     MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, count, start, MPI_FLOAT, comm->handle);
 }
 
+const char *bcop_comm_library(void) {
+    static char text[MPI_MAX_LIBRARY_VERSION_STRING];
+    int length;
+    MPI_Get_library_version(text, &length);
+    text[strcspn(text, ",")] = 0;
+    return text;
+}
+
 void bcop_comm_barrier(const bcop_comm *comm) {
     MPI_Barrier(comm->handle);
 }

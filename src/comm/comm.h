@@ -22,9 +22,9 @@ bcop_status bcop_comm_open(bcop_comm *comm);
 /* Gives the duplicate back and ends MPI. Collective. */
 void bcop_comm_close(bcop_comm *comm);
 
-/* The agreement: every rank gives its own status; all get BCOP_OK if all were OK, else the status of
- * the lowest failing rank, whose message then stands on every rank. One small reduction when all is
- * well. Collective. */
+/* The agreement: every rank gives its own status; all get BCOP_OK if all were OK, else the status
+ * of the lowest failing rank, whose message then stands on every rank. One small reduction when all
+ * is well. Collective. */
 bcop_status bcop_comm_agree(const bcop_comm *comm, bcop_status mine);
 
 /* `bytes` of rank `root` to everyone. Collective. */
@@ -40,6 +40,9 @@ double bcop_comm_max(const bcop_comm *comm, double value);
 /* Every rank holds its part [offset[rank], offset[rank+1]) of data[offset[size]] (floats) and gets
  * the rest. In place. Collective. */
 void bcop_comm_gather_floats(const bcop_comm *comm, float *data, const long offset[]);
+
+/* "Open MPI 4.1.4" with its MPI standard. Needs no started MPI. Local. */
+const char *bcop_comm_library(void);
 
 /* Waits for everyone. Collective. */
 void bcop_comm_barrier(const bcop_comm *comm);

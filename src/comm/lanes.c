@@ -111,13 +111,13 @@ static void exchange(bcop_lanes *sum) {
     MPI_Waitall(requests, sum->request, MPI_STATUSES_IGNORE);
 }
 
-/* Finishes the tree over the slice's nodes: the same merging as in push. The sum ends in slice[0]. */
+/* Finishes the tree over the slice's nodes: the same merging as in push. The sum ends in slice[0].
+ */
 static void reduce_slice(bcop_lanes *sum, long slice) {
     const int nodes = sum->nodes[sum->comm->size];
     int covers[2 * BCOP_LANE_NODES_MAX], height = 0, end = 0;
     for (int n = 0; n < nodes; n++) {
-        memmove(sum->slice + height * slice, sum->slice + n * slice,
-                (size_t)slice * sizeof(float));
+        memmove(sum->slice + height * slice, sum->slice + n * slice, (size_t)slice * sizeof(float));
         covers[height++] = sum->node_covers[n];
         end += sum->node_covers[n];
         while (are_siblings(covers, height, end)) {

@@ -3,9 +3,9 @@
  *
  * The global batch is cut into `lanes` equal lanes, a power of two. The sum over lanes is one fixed
  * binary tree: node (first, 2s) = node (first, s) + node (first + s, s). Each rank holds a run of
- * lanes, adds up what of the tree lies inside it as it goes, and is left with few nodes. Each rank then
- * finishes the tree for its own slice of the vector, from everybody's nodes, and the slices are
- * gathered: about the bytes of one plain all-reduce when runs are aligned (powers of two). */
+ * lanes, adds up what of the tree lies inside it as it goes, and is left with few nodes. Each rank
+ * then finishes the tree for its own slice of the vector, from everybody's nodes, and the slices
+ * are gathered: about the bytes of one plain all-reduce when runs are aligned (powers of two). */
 #ifndef BCOP_COMM_LANES_H
 #define BCOP_COMM_LANES_H
 
@@ -51,8 +51,8 @@ void bcop_lanes_start(bcop_lanes *sum);
 /* Where the next lane's vector is to be written [length]. Local. */
 float *bcop_lanes_next(const bcop_lanes *sum);
 
-/* The vector at bcop_lanes_next() is complete: takes it into the tree. To be called once per lane of
- * the run, in order. Local. */
+/* The vector at bcop_lanes_next() is complete: takes it into the tree. To be called once per lane
+ * of the run, in order. Local. */
 void bcop_lanes_push(bcop_lanes *sum);
 
 /* The sum over all lanes of all ranks [length], the same bits everywhere; it belongs to `sum` until

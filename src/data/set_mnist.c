@@ -85,7 +85,7 @@ static bcop_status load(const char *dir, bool test, mnist_state *s, bcop_images 
                          &s->image_file));
     BCOP_TRY(open_either(dir, test ? "t10k-labels-idx1-ubyte" : "train-labels-idx1-ubyte",
                          &s->label_file));
-    long image[3], label[1];
+    long image[3] = {0}, label[1] = {0};
     BCOP_TRY(check_idx(&s->image_file, 3, image));
     BCOP_TRY(check_idx(&s->label_file, 1, label));
     if (image[0] != label[0])

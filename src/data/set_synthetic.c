@@ -30,7 +30,7 @@ static const bcop_option table[] = {
     NUMBER(channels, BCOP_OPTION_INT, 1, 1024, "3", "values per pixel"),
     NUMBER(count, BCOP_OPTION_LONG, 1, INT32_MAX, "1024", "number of training images"),
     NUMBER(test_count, BCOP_OPTION_LONG, 1, INT32_MAX, "256", "number of test images"),
-    NUMBER(seed, BCOP_OPTION_LONG, 0, 0x1p53, "0", "seed of the images, apart from the run's"),
+    NUMBER(seed, BCOP_OPTION_LONG, 0, INT32_MAX, "0", "seed of the images, apart from the run's"),
     NUMBER(noise, BCOP_OPTION_REAL, 0, 10, "0.1", "standard deviation of the noise"),
     {0},
 };

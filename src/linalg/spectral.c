@@ -32,7 +32,8 @@ static double finish(int rows, gram g, double error) {
     /* ||fl(G^4)|| >= ||G||^4 - error; two products of n x n matrices err by at most
        gamma_{n+2} ||G||_F^2 each, and ||G||_F <= trace. */
     const double fourth_error = 8 * gamma_of(g.n + 4.0) * pow(g.trace * slack, 4);
-    const double far = sqrt(pow(g.fourth * slack + fourth_error, 0.25) + rounding);
+    /* The sixteenth power of a norm below 1e-18 underflows: adding 1e-18 covers it. */
+    const double far = sqrt(pow(g.fourth * slack + fourth_error, 0.25) + rounding) + 1e-18;
     return (fmin(near, far) + error) * (1 + 8 * DBL_EPSILON);
 }
 

@@ -8,8 +8,8 @@
  * once per step). Weight gradients come by one of two ways:
  *   lane gradient   a vector of sums over the images of a lane, which the caller adds up over lanes
  *                   in a fixed tree (convolutions: small operators, many pixels);
- *   factors         the layer's inputs and output gradients for every image of the batch, from which
- *                   pull forms one product (dense layers: large operators, few rows). */
+ *   factors         the layer's inputs and output gradients for every image of the batch, from
+ * which pull forms one product (dense layers: large operators, few rows). */
 #ifndef BCOP_NN_LAYER_H
 #define BCOP_NN_LAYER_H
 
@@ -32,11 +32,11 @@ typedef struct bcop_layer {
     bcop_shape in, out;
     int parameters;
     bcop_parameter parameter[BCOP_LAYER_PARAMETERS_MAX];
-    long lane_gradient; /* floats of its lane gradient */
-    long saved;         /* floats per image kept from forward to backward */
-    long factor_in;     /* floats per image of the input factor, 0: the layer has no factors */
-    long factor_out;    /* floats per image of the output factor */
-    long bound_work;    /* doubles of workspace for bound */
+    long lane_gradient;    /* floats of its lane gradient */
+    long saved;            /* floats per image kept from forward to backward */
+    long factor_in;        /* floats per image of the input factor, 0: the layer has no factors */
+    long factor_out;       /* floats per image of the output factor */
+    long bound_work;       /* doubles of workspace for bound */
     int stored_dimensions; /* of the stored operator (kernel 4, weight 2), 0: none */
     long stored_size[4];
 } bcop_layer;
@@ -52,15 +52,15 @@ struct bcop_layer_kind {
     const char *name, *help;
     const bcop_option *options;
     size_t options_size, state_size;
-    bool in_place; /* x and y of forward, gy and gx of backward are the same memory */
+    bool in_place;           /* x and y of forward, gy and gx of backward are the same memory */
     const char *stored_name; /* "kernel", "weight"; NULL: nothing is stored */
 
     /* From layer->in and layer->options: sets out, the parameters' names and shapes, and all sizes.
      * Errors (impossible shapes) are BCOP_CONFIG at layer->where. Local. */
     bcop_status (*plan)(bcop_layer *layer);
 
-    /* Takes the operator's memory, in both passes of the arena. `training`: backward will be called.
-     * NULL: needs none. */
+    /* Takes the operator's memory, in both passes of the arena. `training`: backward will be
+     * called. NULL: needs none. */
     void (*take)(bcop_layer *layer, bool training, bcop_arena *arena);
 
     /* Floats of scratch for n images. NULL: none. */
@@ -78,8 +78,8 @@ struct bcop_layer_kind {
     void (*backward)(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy, float *gx,
                      float *lane_gradient, float *scratch);
 
-    /* Overwrites the parameters' gradients, from the lane gradient summed over the batch, or from the
-     * factors of all `rows` images of the batch. NULL: no parameters. */
+    /* Overwrites the parameters' gradients, from the lane gradient summed over the batch, or from
+     * the factors of all `rows` images of the batch. NULL: no parameters. */
     void (*pull)(bcop_layer *layer, const float *lane_gradient, int rows, const float *input_factor,
                  const float *output_factor);
 

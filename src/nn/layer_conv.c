@@ -1,9 +1,9 @@
 /* conv: the orthogonal convolution (BCOP), applied densely.
  *
- * Stride s is pixel-unshuffle by s (sub-pixel (dy, dx) of channel ch becomes channel ch s^2 + dy s + dx)
- * followed by a stride-1 layer with kernel side k/s. Forward: pad the map, gather the rows of windows
- * (im2row), one product with the kernel [k k c_in][c_out]. The gradient of the input is the same
- * operation with the flipped, transposed kernel and the padding's sides exchanged. */
+ * Stride s is pixel-unshuffle by s (sub-pixel (dy, dx) of channel ch becomes channel ch s^2 + dy s
+ * + dx) followed by a stride-1 layer with kernel side k/s. Forward: pad the map, gather the rows of
+ * windows (im2row), one product with the kernel [k k c_in][c_out]. The gradient of the input is the
+ * same operation with the flipped, transposed kernel and the padding's sides exchanged. */
 #include "linalg/product.h"
 #include "linalg/spectral.h"
 #include "nn/kernel.h"
@@ -230,8 +230,8 @@ static void pad_sides(const map *m, float *padded) {
             if (m->zero)
                 memset(line + (long)x * m->channels, 0, pixel);
             else
-                memcpy(line + (long)x * m->channels,
-                       line + (long)(m->before + from) * m->channels, pixel);
+                memcpy(line + (long)x * m->channels, line + (long)(m->before + from) * m->channels,
+                       pixel);
         }
         for (int x = 0; x < after; x++) {
             float *to = line + (long)(m->before + m->width + x) * m->channels;
@@ -398,7 +398,8 @@ static void backward(const bcop_layer *layer, int n, const bcop_tape *tape, floa
         sum_pixels(n, pixels, c->c_out, gy, lane_gradient + (long)depth * c->c_out, scratch);
     if (!gx)
         return;
-    float *padded = scratch + rows_scratch(&in, &out, n), *unshuffled = padded + n * padded_size(&out);
+    float *padded = scratch + rows_scratch(&in, &out, n),
+          *unshuffled = padded + n * padded_size(&out);
     for (int i = 0; i < n; i++) {
         unshuffle(&out, 1, gy + (long)i * pixels * c->c_out, padded + i * padded_size(&out));
         pad_sides(&out, padded + i * padded_size(&out));
@@ -431,10 +432,10 @@ static void phase_column(const conv_state *c, int p, int height, int j, double c
     }
 }
 
-/* At the frequency (p/height, q/width) the layer is the matrix A = sum_ij K[i,j] w_p^i w_q^j, so its
-   norm is the largest ||A||_2 over the map's frequencies. Zero padding is a crop of the cyclic
-   convolution on the map extended by k - 1. A real kernel has conjugate pairs of frequencies: half of
-   the columns do. */
+/* At the frequency (p/height, q/width) the layer is the matrix A = sum_ij K[i,j] w_p^i w_q^j, so
+   its norm is the largest ||A||_2 over the map's frequencies. Zero padding is a crop of the cyclic
+   convolution on the map extended by k - 1. A real kernel has conjugate pairs of frequencies: half
+   of the columns do. */
 static double bound(const bcop_layer *layer, double *work) {
     const conv_state *c = layer->state;
     const int extra = c->zero_pad ? c->k - 1 : 0;
@@ -452,6 +453,8 @@ static double bound(const bcop_layer *layer, double *work) {
     }
     /* Each entry of A is a sum of k^2 products of a weight and two computed phases. */
     const double error = (2.0 * c->k * c->k + 64) * DBL_EPSILON * taps_norm;
+    if (!isfinite(error)) /* fmax would drop a NaN */
+        return INFINITY;
     double largest = 0;
     for (int p = 0; p < height; p++) {
         for (int j = 0; j < c->k; j++)

@@ -1,8 +1,8 @@
 /* dense: the orthogonal fully connected layer, y = x W^T + b with one block U.
  *
- * in >= units: U [in][units], W = U^T (1-Lipschitz); in < units: U [units][in], W = U (norm preserving).
- * A map is flattened in the order (channel, row, column), as PyTorch does; the flattened input is the
- * layer's input factor. */
+ * in >= units: U [in][units], W = U^T (1-Lipschitz); in < units: U [units][in], W = U (norm
+ * preserving). A map is flattened in the order (channel, row, column), as PyTorch does; the
+ * flattened input is the layer's input factor. */
 #include "linalg/product.h"
 #include "linalg/spectral.h"
 #include "nn/layer_kinds.h"

@@ -1,6 +1,5 @@
-/* cross_entropy: with offset u on the true logit and temperature T (Prach, Brau, Buttazzo and Lampert,
- * CVPR 2024):
- *     T CE((z - u onehot(y)) / T),   CE(a) = log sum_j exp(a_j) - a_y. */
+/* cross_entropy: with offset u on the true logit and temperature T (Prach, Brau, Buttazzo and
+ * Lampert, CVPR 2024): T CE((z - u onehot(y)) / T),   CE(a) = log sum_j exp(a_j) - a_y. */
 #include "nn/loss_kinds.h"
 
 #include <math.h>

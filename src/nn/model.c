@@ -8,9 +8,8 @@
 
 /* ---- from the configuration ---- */
 
-static bcop_status find_kind(const bcop_node *entry, const bcop_layer_kind **kind,
+bcop_status bcop_model_entry(const bcop_node *entry, const bcop_layer_kind **kind,
                              const bcop_node **options) {
-    /* `- maxmin` and `- maxmin: {}` mean the same. */
     const bool bare = entry->type == BCOP_NODE_SCALAR && entry->text[0];
     if (!bare && (entry->type != BCOP_NODE_MAP || entry->count != 1))
         return bcop_config_fail(entry, "must be one layer, e.g. `conv: {channels: 16, kernel: 3}`");
@@ -32,7 +31,7 @@ static bcop_status find_kind(const bcop_node *entry, const bcop_layer_kind **kin
 static bcop_status create_layer(const bcop_node *entry, int index, bcop_shape in,
                                 bcop_layer *layer) {
     const bcop_node *options;
-    BCOP_TRY(find_kind(entry, &layer->kind, &options));
+    BCOP_TRY(bcop_model_entry(entry, &layer->kind, &options));
     const bcop_layer_kind *kind = layer->kind;
     layer->where = options ? options : entry;
     layer->index = index;
@@ -50,7 +49,8 @@ static bcop_status create_layer(const bcop_node *entry, int index, bcop_shape in
 static bcop_status read_input(bcop_model *model, const bcop_node *input, const bcop_reals *mean,
                               const bcop_reals *std) {
     const int channels = model->in.channels;
-    if ((mean->count != 1 && mean->count != channels) || (std->count != 1 && std->count != channels))
+    if ((mean->count != 1 && mean->count != channels) ||
+        (std->count != 1 && std->count != channels))
         return bcop_config_fail(input, "mean and std need one number or %d, one per channel",
                                 channels);
     model->mean = calloc((size_t)channels, sizeof *model->mean);

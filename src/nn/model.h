@@ -1,7 +1,7 @@
 /* The model: a list of layers built from the configuration, planned memory, forward and backward.
  *
- * f(x) = layers((x - mean) / std), per input channel. The Lipschitz constant in pixel units is at most
- * the product of the layers' bounds and the input scale max 1/std.
+ * f(x) = layers((x - mean) / std), per input channel. The Lipschitz constant in pixel units is at
+ * most the product of the layers' bounds and the input scale max 1/std.
  *
  * It works on one *run* of images at a time (a lane of the batch, or a piece of an evaluation).
  * Activations live in two buffers that alternate; each layer keeps what its backward needs in the
@@ -15,7 +15,7 @@ typedef struct bcop_model {
     bcop_shape in;
     int classes;
     int count;
-    bcop_layer *layer;          /* [count] */
+    bcop_layer *layer; /* [count] */
     int parameters;
     bcop_parameter **parameter; /* [parameters] of all layers in order */
     bool normalised;            /* mean or std are not 0 and 1 */
@@ -32,6 +32,11 @@ typedef struct bcop_model {
     double *bound_work;
 } bcop_model;
 
+/* One entry of the model list: its kind, and the node of its options, which is NULL for a bare name
+ * (`- maxmin` and `- maxmin: {}` mean the same). BCOP_CONFIG when it is no known layer. Local. */
+bcop_status bcop_model_entry(const bcop_node *entry, const bcop_layer_kind **kind,
+                             const bcop_node **options);
+
 /* Builds the layers from the configuration's `model` list for inputs of shape `in`; the last layer
  * must give `classes` values. mean, std: one number, or one per channel. `list` must outlive the
  * model. BCOP_CONFIG naming the place. Local. */
@@ -40,9 +45,9 @@ bcop_status bcop_model_create(const bcop_node *list, const bcop_node *input, con
                               bcop_model **model);
 void bcop_model_free(bcop_model *model); /* NULL is allowed */
 
-/* Takes the memory, in both passes of the arena: for runs of `run` images; when training, factors of
- * `rows` images and backward. Without training the parameters' values are taken here too; with it
- * they are the stage's. Local. */
+/* Takes the memory, in both passes of the arena: for runs of `run` images; when training, factors
+ * of `rows` images and backward. Without training the parameters' values are taken here too; with
+ * it they are the stage's. Local. */
 void bcop_model_plan(bcop_model *model, int run, int rows, bool training, bcop_arena *arena);
 
 /* Makes the layers' operators from the blocks: after every change of the parameters. Local. */

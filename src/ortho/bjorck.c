@@ -59,7 +59,7 @@ static double largest_square(int n, const float *g) {
         }
         infinity = fmax(infinity, row);
     }
-    return fmin(sqrt(frobenius), infinity);
+    return isfinite(frobenius) ? fmin(sqrt(frobenius), infinity) : INFINITY; /* fmin drops NaN */
 }
 
 static void scale(long count, float *x, float factor) {
@@ -118,7 +118,8 @@ bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, int row
     *iterations = 0;
     if (cols == 0)
         return BCOP_OK;
-    const double tolerance = rule.tolerance * sqrt(cols);
+    /* A quarter is left to the rounding of G, above all of B G B. */
+    const double tolerance = 0.75 * rule.tolerance * sqrt(cols);
     iterate it = open(rows, cols, w, scratch);
     double first;
     do {
@@ -136,7 +137,7 @@ bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, int row
                                         name, rule.max_iterations, e / sqrt(cols));
             advance(&it);
             ++*iterations;
-            /* Half the tolerance is left to rounding. */
+            /* Half of it is left to rounding. */
             if (0.75 * e * e + 0.25 * e * e * e <= 0.5 * tolerance)
                 break;
             next_gram(&it);
@@ -145,7 +146,7 @@ bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, int row
         apply(&it);
         /* Far from the manifold the small iteration's Z is ill-conditioned and its G drifts from
            that of W Z: look again. */
-    } while (is_tall(rows, cols) && first > 0.25);
+    } while (is_tall(rows, cols) && first > 0.25 && first > tolerance);
     return BCOP_OK;
 }
 
@@ -155,8 +156,8 @@ void bcop_bjorck_polar(int iterations, int rows, int cols, float *m, float *scra
     iterate it = open(rows, cols, m, scratch);
     bcop_product_gram(rows, cols, m, it.g);
     const double square = largest_square(cols, it.g);
-    if (!(square > 0) || !isfinite(square))
-        return; /* zero has no direction; what is not finite the retraction reports */
+    if (!(square > 1e-30) || !isfinite(square))
+        return; /* next to zero there is no direction; what is not finite the retraction reports */
     divide(&it, square);
     for (int i = 0; i < iterations; i++) {
         if (i > 0)

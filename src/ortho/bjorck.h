@@ -1,14 +1,14 @@
 /* The Bjorck retraction: W to its polar factor (Bjorck and Bowie, SIAM J. Numer. Anal. 8, 1971;
  * Anil et al., ICML 2019):
  *     W <- W (3 I - G) / 2,   G = W^T W.
- * Every singular value goes x -> (3x - x^3)/2, which maps [0, sqrt 3] into [0, 1] and converges to 1
- * quadratically from (0, sqrt 3).
+ * Every singular value goes x -> (3x - x^3)/2, which maps [0, sqrt 3] into [0, 1] and converges to
+ * 1 quadratically from (0, sqrt 3).
  *
  * Safe scaling: when min(||G||_inf, ||G||_F) >= sigma_max^2 exceeds 2, W is divided by its square
- * root first. Free stop test: one iteration maps e = ||G - I|| to at most 3/4 e^2 + 1/4 e^3, so when
- * that is small enough, one more iteration ends it without forming G again. Tall blocks (rows >= 3
- * cols) iterate on the small matrices alone, B = (3I - G)/2, Z <- Z B, G <- B G B, and apply U = W Z
- * once. */
+ * root first. Free stop test: one iteration maps e = ||G - I|| to at most 3/4 e^2 + 1/4 e^3, so
+ * when that is small enough, one more iteration ends it without forming G again. Tall blocks (rows
+ * >= 3 cols) iterate on the small matrices alone, B = (3I - G)/2, Z <- Z B, G <- B G B, and apply U
+ * = W Z once. */
 #ifndef BCOP_ORTHO_BJORCK_H
 #define BCOP_ORTHO_BJORCK_H
 
@@ -28,9 +28,9 @@ long bcop_bjorck_scratch(int rows, int cols);
 bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, int rows, int cols,
                                 float *w, float *scratch, int *iterations);
 
-/* One polar factor to low accuracy: `iterations` Bjorck steps on m scaled below 1, no test. Singular
- * values of M far below the largest stay below 1. Used for orthogonalised momentum. m[rows][cols];
- * scratch as above. Zero stays zero. Local. */
+/* One polar factor to low accuracy: `iterations` Bjorck steps on m scaled below 1, no test.
+ * Singular values of M far below the largest stay below 1. Used for orthogonalised momentum.
+ * m[rows][cols]; scratch as above. Zero stays zero. Local. */
 void bcop_bjorck_polar(int iterations, int rows, int cols, float *m, float *scratch);
 
 #endif

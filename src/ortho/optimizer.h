@@ -1,7 +1,7 @@
 /* Optimizers: from a gradient to a step, on blocks and on plain parameters.
  *
- * On a block the gradient is tangent (tangent.h) and the stage retracts the result; a plain parameter
- * is stepped as usual. A kind is one file and one line in optimizer_registry.c. */
+ * On a block the gradient is tangent (tangent.h) and the stage retracts the result; a plain
+ * parameter is stepped as usual. A kind is one file and one line in optimizer_registry.c. */
 #ifndef BCOP_ORTHO_OPTIMIZER_H
 #define BCOP_ORTHO_OPTIMIZER_H
 

@@ -1,8 +1,9 @@
 /* muon: orthogonalised momentum on the manifold.
  *     M <- mu M + xi,   T = M - U sym(U^T M),   W = U - lr polar(T)
- * The step's spectral norm is at most lr whatever the shape, so it never leaves Bjorck's basin and one
- * step size serves all layers: steepest descent under the spectral norm (Bernstein and Newhouse,
- * arXiv 2409.20325; Jordan et al., Muon, 2024), on the Stiefel manifold. Plain parameters use Adam. */
+ * The step's spectral norm is at most lr whatever the shape, so it never leaves Bjorck's basin and
+ * one step size serves all layers: steepest descent under the spectral norm (Bernstein and
+ * Newhouse, arXiv 2409.20325; Jordan et al., Muon, 2024), on the Stiefel manifold. Plain parameters
+ * use Adam. */
 #include "ortho/bjorck.h"
 #include "ortho/optimizer_kinds.h"
 #include "ortho/tangent.h"

@@ -1,7 +1,8 @@
 /* The orthogonalization stage: it owns the parameters, and turns gradients into new parameters:
  * tangent projection, optimizer step, retraction. It sees matrices, never layers.
  *
- * Today every rank updates every parameter from the same reduced gradient (placement REPLICATED). */
+ * Today every rank updates every parameter from the same reduced gradient (placement REPLICATED).
+ */
 #ifndef BCOP_ORTHO_STAGE_H
 #define BCOP_ORTHO_STAGE_H
 
@@ -31,8 +32,8 @@ typedef struct bcop_stage {
     float *scratch;
 } bcop_stage;
 
-/* Takes from `arena` what the stage needs for `count` parameters, and gives each parameter its value
- * and gradient. To be called in both passes of the arena with the same arguments. Local. */
+/* Takes from `arena` what the stage needs for `count` parameters, and gives each parameter its
+ * value and gradient. To be called in both passes of the arena with the same arguments. Local. */
 void bcop_stage_plan(bcop_stage *stage, bcop_stage_rule rule, int count,
                      bcop_parameter *const parameter[], bcop_arena *arena);
 

@@ -121,7 +121,7 @@ int main(void) {
     if (bcop_comm_open(&comm) != BCOP_OK)
         return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tree),  cmocka_unit_test(test_tree_is_not_a_plain_sum),
+        cmocka_unit_test(test_tree),       cmocka_unit_test(test_tree_is_not_a_plain_sum),
         cmocka_unit_test(test_runs_cover), cmocka_unit_test(test_agree),
         cmocka_unit_test(test_merge),
     };

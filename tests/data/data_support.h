@@ -80,11 +80,11 @@ static inline unsigned char *file_get(const char *dir, const char *name, size_t 
 }
 
 static inline int kind_index(const char *name) {
-    for (int k = 0; bcop_set_kinds[k]; k++)
-        if (strcmp(bcop_set_kinds[k]->name, name) == 0)
-            return k;
-    NEED(!"a known kind");
-    return -1;
+    int k = 0;
+    while (bcop_set_kinds[k] && strcmp(bcop_set_kinds[k]->name, name) != 0)
+        k++;
+    NEED(bcop_set_kinds[k]);
+    return k;
 }
 
 /* A zeroed options struct of the kind, to be freed. */

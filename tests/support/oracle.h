@@ -1,6 +1,6 @@
-/* The independent side of the numerical tests: float64, row-major and tight, and nothing of linalg/ or
- * ortho/. Products are plain loops; singular values come from LAPACK's dgesvd and zgesvd.
- * Functions that cannot do their work (no memory, no convergence) end the program. */
+/* The independent side of the numerical tests: float64, row-major and tight, with nothing of
+ * linalg/ or ortho/ in it. Products are plain loops; singular values come from LAPACK's dgesvd and
+ * zgesvd. Functions that cannot do their work (no memory, no convergence) end the program. */
 #ifndef BCOP_TESTS_ORACLE_H
 #define BCOP_TESTS_ORACLE_H
 
@@ -55,12 +55,12 @@ double oracle_defect(int rows, int cols, const double *u);
 void oracle_to_float(long count, const double *from, float *to);
 void oracle_to_double(long count, const float *from, double *to);
 
-/* ||got - expected||_F / ||expected||_F; the plain ||got||_F where `expected` is zero; infinity when
- * something got is not finite. */
+/* ||got - expected||_F / ||expected||_F; the plain ||got||_F where `expected` is zero; infinity
+ * when something got is not finite. */
 double oracle_relative_error(long count, const double *expected, const float *got);
 
-/* The gradient of function(x, context) at x[count] by central differences with this step. x is as it
- * was afterwards. */
+/* The gradient of function(x, context) at x[count] by central differences with this step. x is as
+ * it was afterwards. */
 void oracle_gradient(double (*function)(const double *x, const void *context), const void *context,
                      long count, double *x, double step, double *gradient);
 

@@ -16,7 +16,10 @@ set -u
 rank=${OMPI_COMM_WORLD_RANK-none}
 printf '%s\n' "$TMPDIR" >"$RECORDS/tmpdir.$rank"
 stop() { # like bcop: a stop file means that a person asked
-    if [[ -e $BCOP_STOP_FILE ]]; then exit 79; else exit 75; fi
+    local code=75
+    [[ ! -e $BCOP_STOP_FILE ]] || code=79
+    echo "$code" >"$RECORDS/stopped.$rank"
+    exit "$code"
 }
 case ${1-} in
 args)
@@ -67,7 +70,7 @@ check_cleanup() {
 signalled() {
     local wanted=$1 program=$2 code=0 pid rank
     shift 2
-    rm -f "$folder"/ready.*
+    rm -f "$folder"/ready.* "$folder"/stopped.*
     set -m
     "$launch" -n 2 -- "$program" >"$folder/out" 2>&1 </dev/null &
     pid=$!
@@ -84,6 +87,8 @@ signalled() {
     done
     wait "$pid" || code=$?
     ((code == wanted)) || fail "$program $*: $code, not $wanted: $(cat "$folder/out")"
+    [[ $program == deaf ]] || grep -qxs -- "$wanted" "$folder"/stopped.* ||
+        fail "$program $*: the ranks took it for another kind of stop"
     check_cleanup "$program $*"
     for rank in 0 1; do
         ! kill -0 "$(cat "$folder/ready.$rank")" 2>/dev/null || is_zombie "$rank" ||
@@ -95,6 +100,7 @@ signalled() {
 is_zombie() { grep -qs '^State:.Z' "/proc/$(cat "$folder/ready.$1")/status"; }
 
 # Arguments come out as they went in.
+# shellcheck disable=SC2016  # a dollar sign must stay one
 words=('a b' "it's" '"q"' '$HOME' '*' '' '--x=1;2' 'a\b' $'two\nlines' -n --help)
 run 0 -n 2 -- args "${words[@]}"
 expected=$(printf '%s\n' "$((${#words[@]} + 1))" && printf '<%s>\n' args "${words[@]}")
@@ -125,8 +131,9 @@ env -i BCOP="$BCOP" RECORDS="$RECORDS" "$launch" -n 1 env || fail "it needs an e
 cp -- "$launch" "$folder/a bin/"
 cp -- "$BCOP" "$folder/a bin/bcop"
 ln -s -- "$folder/a bin/bcop-launch" "$folder/link"
-(unset BCOP && "$folder/link" -n 1 exit 75) && fail "the program beside a linked launcher"
-(($? == 75)) || fail "the program beside a linked launcher was not found"
+code=0
+env -u BCOP "$folder/link" -n 1 exit 75 || code=$?
+((code == 75)) || fail "the program beside a linked launcher gave $code, not 75"
 
 signalled 75 polite USR1
 signalled 75 polite HUP

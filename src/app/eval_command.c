@@ -1,0 +1,152 @@
+/* bcop eval and bcop certify. */
+#include "app/arguments.h"
+#include "app/command.h"
+#include "app/network.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct arguments {
+    const char *checkpoint, *split, *data, *eps, *per_image;
+    bool json;
+} arguments;
+
+/* "36/255,0.5" */
+static bcop_status read_eps(const char *text, bcop_reals *eps) {
+    *eps = (bcop_reals){0};
+    for (const char *p = text;; p++) {
+        const size_t length = strcspn(p, ",");
+        if (eps->count == BCOP_REALS_MAX)
+            return bcop_status_fail(BCOP_USAGE, "--eps: at most %d radii", BCOP_REALS_MAX);
+        if (length == 0 || length >= sizeof eps->text[0])
+            return bcop_status_fail(BCOP_USAGE, "--eps: '%s' is no list of radii", text);
+        char *to = eps->text[eps->count];
+        memcpy(to, p, length);
+        to[length] = 0;
+        if (!bcop_option_parse_real(to, &eps->value[eps->count]) || eps->value[eps->count] < 0)
+            return bcop_status_fail(BCOP_USAGE, "--eps: '%s' is no radius (0.5 or 36/255)", to);
+        eps->count++;
+        p += length;
+        if (!*p)
+            return BCOP_OK;
+    }
+}
+
+static void print_json(const bcop_network *n, const arguments *a, const bcop_reals *eps,
+                       const bcop_evaluation *v) {
+    json_t *out = json_pack("{s:s, s:I, s:I, s:s, s:I, s:f, s:f}", "checkpoint", n->snapshot.folder,
+                            "step", (json_int_t)n->snapshot.progress.step, "epoch",
+                            (json_int_t)n->snapshot.progress.epoch, "split", a->split, "examples",
+                            (json_int_t)v->examples, "loss", v->loss, "clean", v->clean);
+    if (a->eps) {
+        json_t *certified = json_object();
+        for (int i = 0; i < eps->count; i++)
+            json_object_set_new(certified, eps->text[i], json_real(v->certified[i]));
+        json_object_set_new(out, "certified", certified);
+        json_object_set_new(out, "lipschitz", json_real(v->lipschitz));
+        json_object_set_new(out, "input_scale", json_real(bcop_model_input_scale(n->model)));
+        json_object_set_new(out, "rounding", json_null());
+    }
+    json_dumpf(out, stdout, JSON_REAL_PRECISION(17));
+    putchar('\n');
+    json_decref(out);
+}
+
+static void print_text(const bcop_network *n, const arguments *a, const bcop_reals *eps,
+                       const bcop_evaluation *v) {
+    bcop_log_info("%s (step %ld), %s, %ld images", n->snapshot.folder, n->snapshot.progress.step,
+                  a->split, v->examples);
+    bcop_log_info("loss %.4f  clean accuracy %.2f%%", v->loss, 100 * v->clean);
+    if (!a->eps)
+        return;
+    bcop_log_info("proven Lipschitz bound %.9f (input scale %g)", v->lipschitz,
+                  bcop_model_input_scale(n->model));
+    for (int i = 0; i < eps->count; i++)
+        bcop_log_info("certified at L2 radius %-8s %.2f%%", eps->text[i], 100 * v->certified[i]);
+    bcop_log_info("(margins are those of the float32 forward pass)");
+}
+
+/* index, label, margin, and the radius within which the answer provably stays right. */
+static bcop_status write_images(const bcop_network *n, const char *path, double lipschitz) {
+    FILE *out = fopen(path, "w");
+    if (!out)
+        return bcop_status_errno(BCOP_CANNOT_CREATE, "%s", path);
+    fputs("index,label,correct,margin,radius\n", out);
+    const bcop_evaluator *e = &n->evaluator;
+    const double unit = bcop_evaluate_threshold(lipschitz, 1);
+    for (long i = 0; i < bcop_dataset_count(e->dataset); i++) {
+        const double radius = fmax(0, e->margin[i] / unit);
+        fprintf(out, "%ld,%d,%d,%.9g,%.9g\n", i, bcop_dataset_label(e->dataset, i),
+                e->margin[i] > 0, e->margin[i], nextafter(radius, 0));
+    }
+    if (fclose(out) != 0)
+        return bcop_status_errno(BCOP_IO, "%s", path);
+    return BCOP_OK;
+}
+
+static bcop_status check_constant(double lipschitz) {
+    if (!isfinite(lipschitz))
+        return bcop_status_fail(BCOP_BAD_DATA, "the network's Lipschitz bound is not finite");
+    return BCOP_OK;
+}
+
+static bcop_status run_on(const bcop_comm *comm, const arguments *a) {
+    bcop_reals eps = {0};
+    if (a->eps)
+        BCOP_TRY(read_eps(a->eps, &eps));
+    bcop_network n;
+    BCOP_TRY(bcop_network_open(comm, a->checkpoint, a->split, a->data, &n));
+    bcop_evaluation v;
+    bcop_evaluate_run(&n.evaluator, &eps, &v, NULL, NULL);
+    bcop_status status = check_constant(v.lipschitz);
+    if (status == BCOP_OK && comm->rank == 0) {
+        if (a->json)
+            print_json(&n, a, &eps, &v);
+        else
+            print_text(&n, a, &eps, &v);
+        if (a->per_image)
+            status = write_images(&n, a->per_image, v.lipschitz);
+    }
+    status = bcop_comm_agree(comm, status);
+    bcop_network_close(&n);
+    return status;
+}
+
+static bcop_status run(int argc, char **argv, bool *speaker) {
+    const bool certify = strcmp(argv[0], "certify") == 0;
+    arguments a = {.split = "test"};
+    const bcop_argument options[] = {
+        {"--split", &a.split, NULL, NULL},         {"--data", &a.data, NULL, NULL},
+        {"--json", NULL, &a.json, NULL},           {certify ? "--eps" : NULL, &a.eps, NULL, NULL},
+        {"--per-image", &a.per_image, NULL, NULL}, {0}};
+    bcop_comm comm;
+    BCOP_TRY(bcop_comm_open(&comm));
+    *speaker = comm.rank == 0;
+    bcop_log_speak(*speaker);
+    bcop_status status = bcop_arguments_read(argc, argv, options, "CHECKPOINT", &a.checkpoint);
+    if (status == BCOP_OK && certify && !a.eps)
+        status = bcop_status_fail(BCOP_USAGE, "--eps is needed, e.g. --eps 36/255,0.5");
+    if (status == BCOP_OK)
+        status = run_on(&comm, &a);
+    bcop_comm_close(&comm);
+    return status;
+}
+
+const bcop_command bcop_command_eval = {
+    .name = "eval",
+    .usage = "CHECKPOINT [--split train|holdout|test] [--data DIR] [--json]",
+    .help = "loss and accuracy of a checkpoint",
+    .run = run,
+};
+
+const bcop_command bcop_command_certify = {
+    .name = "certify",
+    .usage = "CHECKPOINT --eps 36/255,0.5 [--split train|holdout|test] [--data DIR]\n"
+             "             [--per-image FILE.csv] [--json]",
+    .help = "certified accuracy: no perturbation of at most eps (L2) changes a counted answer",
+    .run = run,
+};

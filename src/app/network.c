@@ -1,0 +1,94 @@
+#include "app/network.h"
+
+#include "train/rundir.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Replaces the place of the data: the folder, or for kinds that name files the split's file. */
+static bcop_status replace_data(bcop_experiment *e, bcop_split split, const char *data) {
+    const char *key = split == BCOP_SPLIT_TEST ? "test" : "train";
+    const bcop_set_kind *kind = bcop_set_kinds[e->data.kind];
+    if (strlen(data) >= BCOP_TEXT_MAX)
+        return bcop_status_fail(BCOP_USAGE, "--data: the path is too long");
+    for (const bcop_option *o = kind->options; o->key; o++)
+        if (o->type == BCOP_OPTION_TEXT &&
+            (strcmp(o->key, "dir") == 0 || strcmp(o->key, key) == 0)) {
+            strcpy((char *)e->data_options + o->offset, data);
+            return BCOP_OK;
+        }
+    return bcop_status_fail(BCOP_USAGE, "--data: %s data is not in files", kind->name);
+}
+
+static bcop_status open_data(bcop_network *n, const char *split_name, const char *data) {
+    bcop_experiment *e = &n->experiment;
+    bcop_split split;
+    BCOP_TRY(bcop_dataset_split_parse(split_name, &split));
+    if (data)
+        BCOP_TRY(replace_data(e, split, data));
+    BCOP_TRY(bcop_dataset_open(&e->data, e->data_options, split, &n->dataset));
+    if (bcop_dataset_count(n->dataset) == 0)
+        return bcop_status_fail(BCOP_NO_INPUT, "the %s split is empty", split_name);
+    if (!bcop_shape_equal(bcop_dataset_shape(n->dataset), n->snapshot.in) ||
+        bcop_dataset_classes(n->dataset) > n->snapshot.classes)
+        return bcop_status_fail(BCOP_BAD_DATA, "the data's shape is not the network's");
+    return BCOP_OK;
+}
+
+static void plan(bcop_network *n, const bcop_comm *comm) {
+    const bcop_experiment *e = &n->experiment;
+    const int run = e->train.batch / e->train.lanes;
+    bcop_model_plan(n->model, run, run, false, &n->arena);
+    bcop_checkpoint_plan(&n->checkpoint, comm, n->model, NULL, &n->arena);
+    if (!n->dataset)
+        return;
+    n->evaluator = (bcop_evaluator){.comm = comm,
+                                    .model = n->model,
+                                    .dataset = n->dataset,
+                                    .loss = bcop_experiment_loss(e),
+                                    .loss_options = e->loss_options};
+    bcop_evaluate_plan(&n->evaluator, &n->arena);
+}
+
+static bcop_status build(bcop_network *n, const bcop_comm *comm, const char *split,
+                         const char *data) {
+    const bcop_experiment *e = &n->experiment;
+    if (split)
+        BCOP_TRY(open_data(n, split, data));
+    const bcop_status status =
+        bcop_model_create(e->model_node, e->input_node, &e->input.mean, &e->input.std,
+                          n->snapshot.in, n->snapshot.classes, &n->model);
+    if (status == BCOP_CONFIG) /* the configuration in a file is data */
+        return bcop_status_fail(BCOP_BAD_DATA, "%s", bcop_status_message());
+    BCOP_TRY(status);
+    n->arena.name = "evaluation";
+    plan(n, comm);
+    BCOP_TRY(bcop_arena_reserve(&n->arena));
+    plan(n, comm);
+    return BCOP_OK;
+}
+
+bcop_status bcop_network_open(const bcop_comm *comm, const char *checkpoint, const char *split,
+                              const char *data, bcop_network *n) {
+    *n = (bcop_network){0};
+    char folder[BCOP_PATH_MAX] = "";
+    BCOP_TRY(
+        bcop_comm_agree(comm, comm->rank == 0 ? bcop_rundir_resolve(checkpoint, folder) : BCOP_OK));
+    bcop_comm_broadcast(comm, folder, sizeof folder, 0);
+    BCOP_TRY(bcop_checkpoint_open(comm, folder, &n->snapshot, &n->experiment));
+    bcop_status status = bcop_comm_agree(comm, build(n, comm, split, data));
+    if (status == BCOP_OK)
+        status =
+            bcop_checkpoint_load(&n->checkpoint, &n->snapshot, BCOP_PART_OPERATOR | BCOP_PART_BIAS);
+    if (status != BCOP_OK)
+        bcop_network_close(n);
+    return status;
+}
+
+void bcop_network_close(bcop_network *n) {
+    bcop_model_free(n->model);
+    bcop_dataset_close(n->dataset);
+    bcop_arena_free(&n->arena);
+    bcop_experiment_free(&n->experiment);
+    bcop_checkpoint_close(&n->snapshot);
+}

@@ -1,0 +1,26 @@
+/* A trained network opened from its checkpoint for evaluation: what eval, certify and inspect
+ * share. */
+#ifndef BCOP_APP_NETWORK_H
+#define BCOP_APP_NETWORK_H
+
+#include "train/checkpoint.h"
+#include "train/evaluate.h"
+
+typedef struct bcop_network {
+    bcop_snapshot snapshot;
+    bcop_experiment experiment;
+    bcop_model *model;
+    bcop_checkpoint checkpoint;
+    bcop_dataset *dataset; /* NULL without a split */
+    bcop_evaluator evaluator;
+    bcop_arena arena;
+} bcop_network;
+
+/* Opens CHECKPOINT (as users name it), builds the model and loads the stored operators and biases.
+ * `split` NULL: no data is opened; `data`, when not NULL, replaces the place of the data. On
+ * failure nothing remains open. Collective. */
+bcop_status bcop_network_open(const bcop_comm *comm, const char *checkpoint, const char *split,
+                              const char *data, bcop_network *network);
+void bcop_network_close(bcop_network *network);
+
+#endif

@@ -1,0 +1,18 @@
+#include "app/command.h"
+#include "train/experiment.h"
+
+static bcop_status run(int argc, char **argv, bool *speaker) {
+    (void)argv;
+    (void)speaker;
+    if (argc > 1)
+        return bcop_status_fail(BCOP_USAGE, "reference takes no arguments");
+    bcop_experiment_reference(stdout);
+    return BCOP_OK;
+}
+
+const bcop_command bcop_command_reference = {
+    .name = "reference",
+    .usage = "",
+    .help = "every configuration key with default, range and meaning",
+    .run = run,
+};

@@ -1,0 +1,121 @@
+#include "app/arguments.h"
+#include "app/command.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "train/trainer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct arguments {
+    const char *config, *run, *resume, *init_from, *max_steps, *max_time;
+    const char *set[BCOP_SETS_MAX];
+    bool dry_run;
+} arguments;
+
+static bcop_status read_request(const arguments *a, bcop_train_request *r) {
+    *r = (bcop_train_request){
+        .run = a->run, .init_from = a->init_from, .max_steps = -1, .dry_run = a->dry_run};
+    if (a->max_steps)
+        BCOP_TRY(bcop_arguments_count("--max-steps", a->max_steps, &r->max_steps));
+    if (a->max_time)
+        BCOP_TRY(bcop_clock_duration(a->max_time, &r->max_seconds));
+    if (!a->resume || strcmp(a->resume, "auto") == 0) {
+        r->resume = BCOP_RESUME_AUTO;
+    } else if (strcmp(a->resume, "never") == 0) {
+        r->resume = BCOP_RESUME_NEVER;
+    } else {
+        r->resume = BCOP_RESUME_FILE;
+        r->resume_file = a->resume;
+    }
+    if (r->init_from && r->resume == BCOP_RESUME_FILE)
+        return bcop_status_fail(BCOP_USAGE, "--init-from and --resume FILE exclude each other");
+    return BCOP_OK;
+}
+
+/* Reads a whole file of at most 1 MiB + 1 (the parser refuses more); the caller frees *text. */
+static bcop_status read_file(const char *path, char **text, long *length) {
+    enum { LIMIT = (1 << 20) + 1 };
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        return bcop_status_errno(BCOP_NO_INPUT, "%s", path);
+    *text = malloc(LIMIT);
+    if (!*text) {
+        fclose(file);
+        return bcop_status_fail(BCOP_INTERNAL, "out of memory for %s", path);
+    }
+    *length = (long)fread(*text, 1, LIMIT, file);
+    const bool bad = ferror(file);
+    fclose(file);
+    if (bad) {
+        free(*text);
+        *text = NULL;
+        return bcop_status_fail(BCOP_IO, "%s: cannot be read", path);
+    }
+    return BCOP_OK;
+}
+
+/* Rank 0 reads the file; everyone parses the same bytes. */
+static bcop_status read_experiment(const bcop_comm *comm, const arguments *a, bcop_experiment *e) {
+    char *text = NULL;
+    long length = 0;
+    BCOP_TRY(
+        bcop_comm_agree(comm, comm->rank == 0 ? read_file(a->config, &text, &length) : BCOP_OK));
+    bcop_comm_broadcast(comm, &length, sizeof length, 0);
+    bcop_status status = BCOP_OK;
+    if (comm->rank != 0 && !(text = malloc((size_t)length + 1)))
+        status = bcop_status_fail(BCOP_INTERNAL, "out of memory for %s", a->config);
+    BCOP_TRY(bcop_comm_agree(comm, status));
+    bcop_comm_broadcast(comm, text, length, 0);
+    bcop_config *config = NULL;
+    status = bcop_config_parse(text, (size_t)length, a->config, &config);
+    free(text);
+    for (int i = 0; status == BCOP_OK && a->set[i]; i++)
+        status = bcop_config_set(config, a->set[i]);
+    if (status == BCOP_OK)
+        status = bcop_experiment_read(config, e);
+    else
+        bcop_config_free(config);
+    return bcop_comm_agree(comm, status);
+}
+
+static bcop_status run_on(const bcop_comm *comm, const arguments *a,
+                          const bcop_train_request *request) {
+    bcop_experiment experiment;
+    BCOP_TRY(read_experiment(comm, a, &experiment));
+    const bcop_status status = bcop_trainer_run(comm, &experiment, request);
+    bcop_experiment_free(&experiment);
+    return status;
+}
+
+static bcop_status run(int argc, char **argv, bool *speaker) {
+    arguments a = {0};
+    const bcop_argument options[] = {{"--set", NULL, NULL, a.set},
+                                     {"--run", &a.run, NULL, NULL},
+                                     {"--resume", &a.resume, NULL, NULL},
+                                     {"--init-from", &a.init_from, NULL, NULL},
+                                     {"--max-steps", &a.max_steps, NULL, NULL},
+                                     {"--max-time", &a.max_time, NULL, NULL},
+                                     {"--dry-run", NULL, &a.dry_run, NULL},
+                                     {0}};
+    bcop_comm comm;
+    BCOP_TRY(bcop_comm_open(&comm));
+    *speaker = comm.rank == 0;
+    bcop_log_speak(*speaker);
+    bcop_train_request request;
+    bcop_status status = bcop_arguments_read(argc, argv, options, "CONFIG", &a.config);
+    if (status == BCOP_OK)
+        status = read_request(&a, &request);
+    if (status == BCOP_OK)
+        status = run_on(&comm, &a, &request);
+    bcop_comm_close(&comm);
+    return status;
+}
+
+const bcop_command bcop_command_train = {
+    .name = "train",
+    .usage = "CONFIG [--set key.path=value]... [--run DIR] [--resume auto|never|FILE]\n"
+             "             [--init-from CHECKPOINT] [--max-steps N] [--max-time D] [--dry-run]",
+    .help = "train, or continue, a run",
+    .run = run,
+};

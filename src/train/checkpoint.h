@@ -1,0 +1,76 @@
+/* Checkpoints: model, optimizer state and progress to a folder step-NNNNNNNN/ with state.h5 and
+ * MANIFEST.json (checkpoints/FORMAT.md), and back.
+ *
+ * eval, certify and inspect use the stored operators (kernel, weight) and biases; resuming uses the
+ * blocks. */
+#ifndef BCOP_TRAIN_CHECKPOINT_H
+#define BCOP_TRAIN_CHECKPOINT_H
+
+#include "ckpt/manifest.h"
+#include "ckpt/store.h"
+#include "nn/model.h"
+#include "ortho/stage.h"
+#include "train/experiment.h"
+
+/* What of the training state is neither a parameter nor optimizer state. The sampler's position,
+ * the schedule and augmentation follow from the step and the configuration. */
+typedef struct bcop_progress {
+    long step, epoch;
+    long best_step; /* -1: none yet */
+    double best_certified, best_clean;
+} bcop_progress;
+
+typedef enum bcop_checkpoint_part {
+    BCOP_PART_OPERATOR = 1,  /* kernels and weights */
+    BCOP_PART_BIAS = 2,      /* plain parameters */
+    BCOP_PART_BLOCK = 4,     /* orthonormal blocks */
+    BCOP_PART_OPTIMIZER = 8, /* slots */
+} bcop_checkpoint_part;
+
+typedef struct bcop_checkpoint {
+    const bcop_comm *comm;
+    bcop_model *model; /* not owned */
+    int count;         /* of fields */
+    bcop_field *field; /* [count] */
+    int *part;         /* [count] bcop_checkpoint_part of each */
+    float **stored;    /* [layers]: the operators in the file's order */
+} bcop_checkpoint;
+
+/* Takes the memory for the tables, in both passes of the arena, after model (and stage, NULL when
+ * only evaluating) have taken theirs. Local. */
+void bcop_checkpoint_plan(bcop_checkpoint *checkpoint, const bcop_comm *comm, bcop_model *model,
+                          const bcop_stage *stage, bcop_arena *arena);
+
+/* Writes RUN/step-NNNNNNNN: into a temporary folder, synced, renamed; then points `latest` at it. A
+ * folder of that step that is already there is kept as it is. On failure every rank has the same
+ * status, and nothing of the attempt remains. Collective. */
+bcop_status bcop_checkpoint_write(bcop_checkpoint *checkpoint, const bcop_experiment *experiment,
+                                  const char *run, const bcop_progress *progress,
+                                  uint64_t data_fingerprint);
+
+/* A checkpoint folder opened for reading. */
+typedef struct bcop_snapshot {
+    char folder[4096];
+    bcop_store *store;
+    bool has_manifest;      /* false for a lone state.h5: then nothing can be verified */
+    bcop_manifest manifest; /* the same on every rank */
+    bcop_progress progress;
+    bcop_shape in; /* of the network's input */
+    int classes;
+    long version;
+    char created[32], software[128];
+} bcop_snapshot;
+
+/* Opens `folder` and reads its progress and configuration into *experiment (the caller frees it).
+ * BCOP_BAD_DATA, BCOP_NO_INPUT. Collective. */
+bcop_status bcop_checkpoint_open(const bcop_comm *comm, const char *folder, bcop_snapshot *snapshot,
+                                 bcop_experiment *experiment);
+void bcop_checkpoint_close(bcop_snapshot *snapshot);
+
+/* Reads the fields of the given parts (bits of bcop_checkpoint_part) and checks them against the
+ * manifest's hashes and for numbers that are not finite; loads operators into the model's layers
+ * when they are among them. BCOP_BAD_DATA naming file and field. Collective. */
+bcop_status bcop_checkpoint_load(bcop_checkpoint *checkpoint, bcop_snapshot *snapshot,
+                                 unsigned parts);
+
+#endif

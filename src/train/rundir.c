@@ -1,0 +1,249 @@
+#include "train/rundir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void join(char path[static BCOP_PATH_MAX], const char *folder, const char *file) {
+    snprintf(path, BCOP_PATH_MAX, "%s/%s", folder, file);
+}
+
+bcop_status bcop_rundir_make(const char *path) {
+    char part[BCOP_PATH_MAX];
+    if (strlen(path) >= sizeof part - 64)
+        return bcop_status_fail(BCOP_CANNOT_CREATE, "%.80s...: the path is too long", path);
+    strcpy(part, path);
+    for (char *p = part + 1;; p++)
+        if (*p == '/' || !*p) {
+            const char at = *p;
+            *p = 0;
+            if (mkdir(part, 0777) != 0 && errno != EEXIST)
+                return bcop_status_errno(BCOP_CANNOT_CREATE, "%s: cannot create the folder", part);
+            *p = at;
+            if (!at)
+                break;
+        }
+    struct stat info;
+    if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode))
+        return bcop_status_fail(BCOP_CANNOT_CREATE, "%s: is not a folder", path);
+    return BCOP_OK;
+}
+
+static bool exists(const char *folder, const char *file) {
+    char path[BCOP_PATH_MAX];
+    join(path, folder, file);
+    struct stat info;
+    return lstat(path, &info) == 0;
+}
+
+bool bcop_rundir_used(const char *run) {
+    return exists(run, "config.yaml") || exists(run, "metrics.jsonl") ||
+           bcop_rundir_newest(run) >= 0;
+}
+
+/* The step in a folder's name "step-NNNNNNNN", -1 for any other name. */
+static long step_of(const char *name) {
+    if (strncmp(name, "step-", 5) != 0 || strlen(name) < 13 || strlen(name) > 23 ||
+        strspn(name + 5, "0123456789") != strlen(name + 5))
+        return -1;
+    return strtol(name + 5, NULL, 10);
+}
+
+void bcop_rundir_step_path(const char *run, long step, const char *suffix,
+                           char path[static BCOP_PATH_MAX]) {
+    snprintf(path, BCOP_PATH_MAX, "%s/step-%08ld%s", run, step, suffix);
+}
+
+static int compare_descending(const void *a, const void *b) {
+    const long x = *(const long *)a, y = *(const long *)b;
+    return (x < y) - (x > y);
+}
+
+/* The steps of all checkpoint folders, newest first; the caller frees the list. */
+static int list_steps(const char *run, long **steps) {
+    int count = 0, capacity = 0;
+    *steps = NULL;
+    DIR *folder = opendir(run);
+    for (const struct dirent *entry; folder && (entry = readdir(folder));) {
+        const long step = step_of(entry->d_name);
+        if (step < 0)
+            continue;
+        if (count == capacity) {
+            capacity = 2 * capacity + 16;
+            long *more = realloc(*steps, (size_t)capacity * sizeof **steps);
+            if (!more)
+                break;
+            *steps = more;
+        }
+        (*steps)[count++] = step;
+    }
+    if (folder)
+        closedir(folder);
+    if (count)
+        qsort(*steps, (size_t)count, sizeof **steps, compare_descending);
+    return count;
+}
+
+long bcop_rundir_newest(const char *run) {
+    long *steps;
+    const int count = list_steps(run, &steps);
+    long newest = -1;
+    for (int i = 0; i < count && newest < 0; i++) {
+        char path[BCOP_PATH_MAX];
+        bcop_rundir_step_path(run, steps[i], "/MANIFEST.json", path);
+        if (access(path, F_OK) == 0)
+            newest = steps[i];
+    }
+    free(steps);
+    return newest;
+}
+
+bcop_status bcop_rundir_link(const char *run, const char *name, long step) {
+    char path[BCOP_PATH_MAX], temporary[BCOP_PATH_MAX], target[64];
+    join(path, run, name);
+    snprintf(temporary, sizeof temporary, "%s/.%s.tmp", run, name);
+    snprintf(target, sizeof target, "step-%08ld", step);
+    unlink(temporary);
+    if (symlink(target, temporary) != 0 || rename(temporary, path) != 0)
+        return bcop_status_errno(BCOP_IO, "%s: cannot link to %s", path, target);
+    return BCOP_OK;
+}
+
+long bcop_rundir_linked(const char *run, const char *name) {
+    char path[BCOP_PATH_MAX], target[64];
+    join(path, run, name);
+    const ssize_t length = readlink(path, target, sizeof target - 1);
+    if (length < 0)
+        return -1;
+    target[length] = 0;
+    return step_of(target);
+}
+
+void bcop_rundir_remove(const char *folder) {
+    DIR *entries = opendir(folder);
+    for (const struct dirent *entry; entries && (entry = readdir(entries));)
+        if (entry->d_name[0] != '.') {
+            char path[BCOP_PATH_MAX];
+            join(path, folder, entry->d_name);
+            unlink(path);
+        }
+    if (entries)
+        closedir(entries);
+    rmdir(folder);
+}
+
+void bcop_rundir_prune(const char *run, int keep) {
+    long *steps;
+    const int count = list_steps(run, &steps);
+    const long best = bcop_rundir_linked(run, "best");
+    for (int i = keep; i < count; i++) {
+        char path[BCOP_PATH_MAX];
+        bcop_rundir_step_path(run, steps[i], "", path);
+        if (steps[i] != best)
+            bcop_rundir_remove(path);
+    }
+    free(steps);
+}
+
+bcop_status bcop_rundir_sync(const char *folder) {
+    const int file = open(folder, O_RDONLY | O_DIRECTORY);
+    if (file < 0 || fsync(file) != 0) {
+        const bcop_status status = bcop_status_errno(BCOP_IO, "%s: cannot sync", folder);
+        if (file >= 0)
+            close(file);
+        return status;
+    }
+    close(file);
+    return BCOP_OK;
+}
+
+bcop_status bcop_rundir_write(const char *run, const char *file, const char *text) {
+    char path[BCOP_PATH_MAX], temporary[BCOP_PATH_MAX];
+    join(path, run, file);
+    snprintf(temporary, sizeof temporary, "%s/.%s.tmp", run, file);
+    FILE *out = fopen(temporary, "w");
+    if (!out)
+        return bcop_status_errno(BCOP_CANNOT_CREATE, "%s: cannot write", temporary);
+    const bool good = fputs(text, out) >= 0 && fflush(out) == 0 && fsync(fileno(out)) == 0;
+    if (fclose(out) != 0 || !good || rename(temporary, path) != 0) {
+        const bcop_status status = bcop_status_errno(BCOP_IO, "%s: cannot write", path);
+        unlink(temporary);
+        return status;
+    }
+    return bcop_rundir_sync(run);
+}
+
+static long line_step(const char *line) {
+    json_t *object = json_loads(line, 0, NULL);
+    const json_t *step = json_object_get(object, "step");
+    const long value = json_is_integer(step) ? (long)json_integer_value(step) : -1;
+    json_decref(object);
+    return value;
+}
+
+bcop_status bcop_rundir_metrics(const char *run, long step, FILE **metrics) {
+    char path[BCOP_PATH_MAX];
+    join(path, run, "metrics.jsonl");
+    FILE *old = fopen(path, "r");
+    if (old) {
+        char *kept = NULL, *line = NULL;
+        size_t size = 0, capacity = 0;
+        FILE *out = open_memstream(&kept, &size);
+        while (out && getline(&line, &capacity, old) > 0) {
+            const long at = line_step(line); /* -1: a line cut in the middle */
+            if (at >= 0 && at <= step)
+                fputs(line, out);
+        }
+        fclose(old);
+        free(line);
+        if (!out || fclose(out) != 0) {
+            free(kept);
+            return bcop_status_fail(BCOP_INTERNAL, "out of memory for %s", path);
+        }
+        const bcop_status status = bcop_rundir_write(run, "metrics.jsonl", kept);
+        free(kept);
+        BCOP_TRY(status);
+    }
+    *metrics = fopen(path, "a");
+    if (!*metrics)
+        return bcop_status_errno(BCOP_CANNOT_CREATE, "%s: cannot write", path);
+    return BCOP_OK;
+}
+
+bcop_status bcop_rundir_resolve(const char *checkpoint, char folder[static BCOP_PATH_MAX]) {
+    struct stat info;
+    if (strlen(checkpoint) >= BCOP_PATH_MAX - 64)
+        return bcop_status_fail(BCOP_NO_INPUT, "%.80s...: the path is too long", checkpoint);
+    if (stat(checkpoint, &info) != 0)
+        return bcop_status_errno(BCOP_NO_INPUT, "%s", checkpoint);
+    strcpy(folder, checkpoint);
+    if (!S_ISDIR(info.st_mode)) {
+        char *slash = strrchr(folder, '/');
+        const char *name = slash ? slash + 1 : folder;
+        if (strcmp(name, "state.h5") != 0)
+            return bcop_status_fail(BCOP_BAD_DATA, "%s: is no run, step folder or state.h5",
+                                    checkpoint);
+        if (slash)
+            *slash = 0;
+        else
+            strcpy(folder, ".");
+        return BCOP_OK;
+    }
+    if (exists(checkpoint, "state.h5"))
+        return BCOP_OK;
+    if (exists(checkpoint, "latest")) {
+        join(folder, checkpoint, "latest");
+        if (exists(folder, "state.h5"))
+            return BCOP_OK;
+    }
+    const long newest = bcop_rundir_newest(checkpoint);
+    if (newest < 0)
+        return bcop_status_fail(BCOP_NO_INPUT, "%s: holds no checkpoint", checkpoint);
+    bcop_rundir_step_path(checkpoint, newest, "", folder);
+    return BCOP_OK;
+}

@@ -1,0 +1,56 @@
+/* The run directory: config.yaml, metrics.jsonl, attempts.jsonl, step-NNNNNNNN/ and the links
+ * `latest` and `best`.
+ *
+ * All functions are Local; in a run of several ranks rank 0 alone calls them, and the caller agrees
+ * on the status. */
+#ifndef BCOP_TRAIN_RUNDIR_H
+#define BCOP_TRAIN_RUNDIR_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+
+enum { BCOP_PATH_MAX = 4096 };
+
+/* Makes the directory and its parents. BCOP_CANNOT_CREATE, BCOP_PERMISSION. */
+bcop_status bcop_rundir_make(const char *path);
+
+/* True when the directory holds anything of a run: a configuration, metrics or a checkpoint. */
+bool bcop_rundir_used(const char *run);
+
+/* The step of the newest committed checkpoint folder, -1 when there is none. */
+long bcop_rundir_newest(const char *run);
+
+/* "RUN/step-00001234"; with `suffix` e.g. "/state.h5" or ".tmp". */
+void bcop_rundir_step_path(const char *run, long step, const char *suffix,
+                           char path[static BCOP_PATH_MAX]);
+
+/* Points the link RUN/name (`latest`, `best`) at the folder of `step`, atomically. */
+bcop_status bcop_rundir_link(const char *run, const char *name, long step);
+
+/* The step that the link RUN/name points at, -1 when there is none. */
+long bcop_rundir_linked(const char *run, const char *name);
+
+/* Removes checkpoint folders beyond the `keep` newest, never the one that `best` points at, and
+ * leftovers of unfinished ones. */
+void bcop_rundir_prune(const char *run, int keep);
+
+/* Writes RUN/file as a whole: temporary, sync, rename. */
+bcop_status bcop_rundir_write(const char *run, const char *file, const char *text);
+
+/* Cuts RUN/metrics.jsonl back to the lines with step <= `step`, so that every step stands in it
+ * once, and opens it for appending. The caller closes it. */
+bcop_status bcop_rundir_metrics(const char *run, long step, FILE **metrics);
+
+/* Resolves what users call CHECKPOINT (a run directory, RUN/best, a step folder, a state.h5) to the
+ * folder that holds state.h5. BCOP_NO_INPUT when there is none. */
+bcop_status bcop_rundir_resolve(const char *checkpoint, char folder[static BCOP_PATH_MAX]);
+
+/* Removes a checkpoint folder's files and the folder. */
+void bcop_rundir_remove(const char *folder);
+
+/* Syncs a folder's entries to the disk. */
+bcop_status bcop_rundir_sync(const char *folder);
+
+#endif

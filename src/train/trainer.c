@@ -1,0 +1,497 @@
+#include "train/trainer.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "comm/lanes.h"
+#include "data/prefetch.h"
+#include "train/checkpoint.h"
+#include "train/evaluate.h"
+#include "train/rundir.h"
+#include "train/stop.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct trainer {
+    const bcop_comm *comm;
+    const bcop_experiment *experiment;
+    const bcop_train_request *request;
+    char run[BCOP_PATH_MAX];
+    bcop_dataset *data[3]; /* by bcop_split; NULL when empty or absent */
+    bcop_model *model;
+    bcop_stage stage;
+    bcop_lanes lanes;
+    bcop_checkpoint checkpoint;
+    bcop_evaluator evaluator[3];
+    bcop_arena arena;
+    bcop_prefetch *prefetch;
+    FILE *metrics; /* rank 0 */
+    /* A step's record: {loss, correct} of every lane, then a flag of every rank. */
+    double *record;
+    float *logit_gradient; /* [images per lane][classes] */
+    long **factor_offset;  /* [layers][2] of [ranks + 1]: where ranks' factors begin, in floats */
+    bcop_progress progress;
+    long steps, steps_per_epoch; /* of the whole run, of one epoch */
+    double began, saved_at;
+    /* of the last step */
+    double loss, accuracy, lr, seconds, typical;
+    int iterations;
+} trainer;
+
+/* ---- setting up ---- */
+
+static bool has(const trainer *t, bcop_split split) {
+    return t->data[split] != NULL;
+}
+
+static bcop_status open_data(trainer *t) {
+    const bcop_experiment *e = t->experiment;
+    BCOP_TRY(
+        bcop_dataset_open(&e->data, e->data_options, BCOP_SPLIT_TRAIN, &t->data[BCOP_SPLIT_TRAIN]));
+    if (e->data.holdout > 0)
+        BCOP_TRY(bcop_dataset_open(&e->data, e->data_options, BCOP_SPLIT_HOLDOUT,
+                                   &t->data[BCOP_SPLIT_HOLDOUT]));
+    const bcop_status status =
+        bcop_dataset_open(&e->data, e->data_options, BCOP_SPLIT_TEST, &t->data[BCOP_SPLIT_TEST]);
+    if (status == BCOP_NO_INPUT) /* the test files are wanted only where they are */
+        t->data[BCOP_SPLIT_TEST] = NULL;
+    else
+        BCOP_TRY(status);
+    const bcop_dataset *train = t->data[BCOP_SPLIT_TRAIN], *test = t->data[BCOP_SPLIT_TEST];
+    if (test && !bcop_shape_equal(bcop_dataset_shape(train), bcop_dataset_shape(test)))
+        return bcop_status_fail(BCOP_BAD_DATA, "training and test images differ in shape");
+    t->steps_per_epoch = bcop_dataset_count(train) / e->train.batch;
+    if (t->steps_per_epoch == 0)
+        return bcop_status_fail(BCOP_CONFIG, "train.batch: %d is more than the %ld training images",
+                                e->train.batch, bcop_dataset_count(train));
+    t->steps = t->steps_per_epoch * e->train.epochs;
+    return BCOP_OK;
+}
+
+static void plan(trainer *t) {
+    const bcop_experiment *e = t->experiment;
+    const int ranks = t->comm->size, run = e->train.batch / e->train.lanes;
+    bcop_arena *arena = &t->arena;
+    bcop_model_plan(t->model, run, e->train.batch, true, arena);
+    const bcop_stage_rule rule = {
+        .bjorck = {.tolerance = e->ortho.tolerance, .max_iterations = e->ortho.max_iterations},
+        .optimizer = bcop_experiment_optimizer(e),
+        .optimizer_options = e->optimizer_options};
+    bcop_stage_plan(&t->stage, rule, t->model->parameters, t->model->parameter, arena);
+    bcop_lanes_plan(&t->lanes, t->comm, e->train.lanes, t->model->lane_length, arena);
+    bcop_checkpoint_plan(&t->checkpoint, t->comm, t->model, &t->stage, arena);
+    for (int split = BCOP_SPLIT_HOLDOUT; split <= BCOP_SPLIT_TEST; split++)
+        if (t->data[split]) {
+            t->evaluator[split] = (bcop_evaluator){.comm = t->comm,
+                                                   .model = t->model,
+                                                   .dataset = t->data[split],
+                                                   .loss = bcop_experiment_loss(e),
+                                                   .loss_options = e->loss_options};
+            bcop_evaluate_plan(&t->evaluator[split], arena);
+        }
+    t->record = bcop_arena_take(arena, 2L * e->train.lanes + ranks, sizeof(double));
+    t->logit_gradient = bcop_arena_floats(arena, (long)run * t->model->classes);
+    t->factor_offset = bcop_arena_take(arena, 2L * t->model->count, sizeof(long *));
+    for (int i = 0; i < 2 * t->model->count; i++) {
+        const bcop_layer *layer = &t->model->layer[i / 2];
+        const long width = i % 2 ? layer->factor_out : layer->factor_in;
+        long *offset = bcop_arena_take(arena, ranks + 1, sizeof(long));
+        for (int r = 0; offset && r <= ranks; r++)
+            offset[r] = (long)e->train.lanes * r / ranks * run * width;
+        if (offset)
+            t->factor_offset[i] = offset;
+    }
+}
+
+static bcop_status build_model(trainer *t) {
+    const bcop_experiment *e = t->experiment;
+    if (t->comm->size > e->train.lanes)
+        return bcop_status_fail(BCOP_CONFIG, "train.lanes: %d lanes are too few for %d ranks",
+                                e->train.lanes, t->comm->size);
+    const bcop_dataset *train = t->data[BCOP_SPLIT_TRAIN];
+    BCOP_TRY(bcop_model_create(e->model_node, e->input_node, &e->input.mean, &e->input.std,
+                               bcop_dataset_shape(train), bcop_dataset_classes(train), &t->model));
+    t->arena.name = "training";
+    plan(t);
+    BCOP_TRY(bcop_arena_reserve(&t->arena));
+    plan(t);
+    return BCOP_OK;
+}
+
+static bcop_status set_up(trainer *t) {
+    BCOP_TRY(bcop_comm_agree(t->comm, open_data(t)));
+    return bcop_comm_agree(t->comm, build_model(t));
+}
+
+static void tear_down(trainer *t) {
+    bcop_prefetch_close(t->prefetch);
+    if (t->metrics)
+        fclose(t->metrics);
+    bcop_model_free(t->model);
+    for (int split = 0; split < 3; split++)
+        bcop_dataset_close(t->data[split]);
+    bcop_arena_free(&t->arena);
+}
+
+/* ---- where to start ---- */
+
+/* What rank 0 decides about the run directory. */
+typedef struct decision {
+    bool load;     /* the folder holds what to continue from */
+    bool state;    /* with the optimizer's state and the progress */
+    bool same_run; /* the folder is in the run directory */
+    char folder[BCOP_PATH_MAX];
+} decision;
+
+static bcop_status decide(const trainer *t, decision *d) {
+    const bcop_train_request *r = t->request;
+    const bool used = bcop_rundir_used(t->run);
+    const long newest = bcop_rundir_newest(t->run);
+    if (r->resume != BCOP_RESUME_AUTO && used)
+        return bcop_status_fail(BCOP_CANNOT_CREATE,
+                                "%s: holds a run; give another folder with --run, or continue it "
+                                "with --resume auto",
+                                t->run);
+    if (r->resume == BCOP_RESUME_FILE || (r->init_from && newest < 0)) {
+        d->load = true;
+        d->state = r->resume == BCOP_RESUME_FILE;
+        return bcop_rundir_resolve(d->state ? r->resume_file : r->init_from, d->folder);
+    }
+    if (newest >= 0) {
+        d->load = d->state = d->same_run = true;
+        bcop_rundir_step_path(t->run, newest, "", d->folder);
+    } else if (used) {
+        bcop_log_info("%s: no checkpoint was committed yet; starting at step 0", t->run);
+    }
+    return BCOP_OK;
+}
+
+static bcop_status load(trainer *t, const decision *d) {
+    bcop_snapshot snapshot;
+    bcop_experiment then;
+    BCOP_TRY(bcop_checkpoint_open(t->comm, d->folder, &snapshot, &then));
+    bcop_status status = BCOP_OK;
+    if (d->state) {
+        status = bcop_experiment_compatible(t->experiment, &then);
+        const uint64_t data = bcop_dataset_fingerprint(t->data[BCOP_SPLIT_TRAIN]);
+        if (status == BCOP_OK && snapshot.has_manifest &&
+            snapshot.manifest.data_fingerprint != data)
+            status = bcop_status_fail(BCOP_BAD_DATA,
+                                      "the training data changed: fingerprint %016llx, the "
+                                      "checkpoint was trained on %016llx",
+                                      (unsigned long long)data,
+                                      (unsigned long long)snapshot.manifest.data_fingerprint);
+    }
+    status = bcop_comm_agree(t->comm, status);
+    const unsigned parts = BCOP_PART_BIAS | BCOP_PART_BLOCK;
+    if (status == BCOP_OK)
+        status = bcop_checkpoint_load(&t->checkpoint, &snapshot,
+                                      d->state ? parts | BCOP_PART_OPTIMIZER : parts);
+    if (status == BCOP_OK && d->state)
+        t->progress = snapshot.progress;
+    if (status == BCOP_OK)
+        bcop_log_info("%s %s (step %ld)", d->state ? "continuing from" : "parameters from",
+                      d->folder, snapshot.progress.step);
+    bcop_experiment_free(&then);
+    bcop_checkpoint_close(&snapshot);
+    return status;
+}
+
+static bcop_status start_parameters(trainer *t) {
+    decision d = {0};
+    bcop_status status = BCOP_OK;
+    if (t->comm->rank == 0)
+        status = decide(t, &d);
+    BCOP_TRY(bcop_comm_agree(t->comm, status));
+    bcop_comm_broadcast(t->comm, &d, sizeof d, 0);
+    t->progress = (bcop_progress){.best_step = -1};
+    if (d.load)
+        BCOP_TRY(load(t, &d));
+    else
+        BCOP_TRY(bcop_comm_agree(
+            t->comm, bcop_stage_initialise(&t->stage, (uint64_t)t->experiment->root.seed)));
+    bcop_model_build(t->model);
+    return BCOP_OK;
+}
+
+/* Rank 0: the run directory, its configuration and its metrics. */
+static bcop_status open_run(trainer *t) {
+    BCOP_TRY(bcop_rundir_make(t->run));
+    char *text = bcop_experiment_text(t->experiment);
+    if (!text)
+        return bcop_status_fail(BCOP_INTERNAL, "out of memory for the configuration");
+    const bcop_status status = bcop_rundir_write(t->run, "config.yaml", text);
+    free(text);
+    BCOP_TRY(status);
+    return bcop_rundir_metrics(t->run, t->progress.step, &t->metrics);
+}
+
+static bcop_status start_prefetch(trainer *t) {
+    const bcop_experiment *e = t->experiment;
+    const long run = e->train.batch / e->train.lanes;
+    const bcop_prefetch_plan what = {.dataset = t->data[BCOP_SPLIT_TRAIN],
+                                     .augment = (bcop_augment_rule)e->data.augment,
+                                     .crop_padding = e->data.crop_padding,
+                                     .seed = (uint64_t)e->root.seed,
+                                     .batch = e->train.batch,
+                                     .first_row = t->lanes.run.first * run,
+                                     .rows = t->lanes.run.count * run,
+                                     .first_step = t->progress.step};
+    return bcop_prefetch_open(&what, &t->prefetch);
+}
+
+/* ---- one step ---- */
+
+/* Forward, loss and backward of one lane; its part of the record. */
+static void run_lane(trainer *t, int lane, const float *x, const int *label) {
+    const bcop_experiment *e = t->experiment;
+    const bcop_loss_kind *loss = bcop_experiment_loss(e);
+    bcop_model *m = t->model;
+    const int row = lane * m->run, classes = m->classes;
+    const float *z = bcop_model_forward(m, m->run, row, x);
+    double *record = t->record + 2 * lane;
+    for (int i = 0; i < m->run; i++) {
+        record[0] += loss->evaluate(e->loss_options, classes, z + i * classes, label[i],
+                                    1.0 / e->train.batch, t->logit_gradient + i * classes);
+        record[1] += bcop_loss_margin(classes, z + i * classes, label[i]) > 0;
+    }
+    bcop_model_backward(m, m->run, row, t->logit_gradient, bcop_lanes_next(&t->lanes));
+    bcop_lanes_push(&t->lanes);
+}
+
+/* The sum over lanes of entry `what` of the record, by the lanes' tree. */
+static double record_sum(const trainer *t, int what, int first, int count) {
+    if (count == 1)
+        return t->record[2 * first + what];
+    return record_sum(t, what, first, count / 2) +
+           record_sum(t, what, first + count / 2, count / 2);
+}
+
+static bcop_status out_of_time(const trainer *t) {
+    const double limit = t->request->max_seconds;
+    const bool over = limit > 0 && bcop_clock_seconds() - t->began > limit;
+    return t->comm->rank == 0 && over ? BCOP_INTERRUPTED : bcop_stop_requested();
+}
+
+/* The agreement before any state changes: everyone's record and flag. *stop: what was asked of any
+   rank. BCOP_DIVERGED when the loss is not finite. */
+static bcop_status agree_on_step(trainer *t, bcop_status *stop) {
+    const int lanes = t->experiment->train.lanes, ranks = t->comm->size;
+    double *flag = t->record + 2 * lanes;
+    flag[t->comm->rank] = (double)out_of_time(t);
+    bcop_comm_merge(t->comm, t->record, 2L * lanes + ranks);
+    *stop = BCOP_OK;
+    for (int r = 0; r < ranks; r++)
+        if ((int)flag[r] > (int)*stop)
+            *stop = (bcop_status)(int)flag[r];
+    t->loss = record_sum(t, 0, 0, lanes) / t->experiment->train.batch;
+    t->accuracy = record_sum(t, 1, 0, lanes) / t->experiment->train.batch;
+    if (!isfinite(t->loss))
+        return bcop_status_fail(BCOP_DIVERGED, "step %ld: the loss is not finite",
+                                t->progress.step + 1);
+    return BCOP_OK;
+}
+
+static void gather_factors(trainer *t) {
+    for (int i = 0; i < t->model->count; i++)
+        if (t->model->layer[i].factor_in) {
+            bcop_comm_gather_floats(t->comm, t->model->input_factor[i], t->factor_offset[2 * i]);
+            bcop_comm_gather_floats(t->comm, t->model->output_factor[i],
+                                    t->factor_offset[2 * i + 1]);
+        }
+}
+
+static bcop_status take_step(trainer *t, bcop_status *stop) {
+    const bcop_experiment *e = t->experiment;
+    bcop_batch batch;
+    bcop_prefetch_next(t->prefetch, &batch);
+    memset(t->record, 0, (2 * (size_t)e->train.lanes + (size_t)t->comm->size) * sizeof(double));
+    bcop_lanes_start(&t->lanes);
+    const long images = t->model->run, size = bcop_shape_size(t->model->in);
+    for (int i = 0; i < t->lanes.run.count; i++)
+        run_lane(t, t->lanes.run.first + i, batch.x + i * images * size, batch.label + i * images);
+    BCOP_TRY(agree_on_step(t, stop));
+    const float *sums = bcop_lanes_finish(&t->lanes);
+    gather_factors(t);
+    bcop_model_pull(t->model, sums);
+    const double factor =
+        bcop_schedule_factor(&e->schedule, t->progress.step, t->steps, t->steps_per_epoch);
+    t->lr = e->optimizer.lr * factor;
+    BCOP_TRY(
+        bcop_comm_agree(t->comm, bcop_stage_update(&t->stage, t->lr, e->optimizer.bias_lr * factor,
+                                                   t->progress.step + 1, &t->iterations)));
+    bcop_model_build(t->model);
+    t->progress.step++;
+    t->progress.epoch = t->progress.step / t->steps_per_epoch;
+    return BCOP_OK;
+}
+
+/* ---- reporting, evaluating, saving ---- */
+
+static void report_step(trainer *t) {
+    if (t->comm->rank != 0)
+        return;
+    const bcop_experiment *e = t->experiment;
+    const long step = t->progress.step;
+    t->typical = t->typical > 0 ? 0.98 * t->typical + 0.02 * t->seconds : t->seconds;
+    fprintf(t->metrics,
+            "{\"kind\":\"train\",\"step\":%ld,\"epoch\":%ld,\"loss\":%.9g,\"accuracy\":%.9g,"
+            "\"lr\":%.9g,\"iterations\":%d,\"images_per_second\":%.6g}\n",
+            step, (step - 1) / t->steps_per_epoch, t->loss, t->accuracy, t->lr, t->iterations,
+            e->train.batch / t->seconds);
+    const long left = (long)((double)(t->steps - step) * t->typical);
+    bcop_log_progress("epoch %ld/%d  step %ld/%ld  loss %.4f  accuracy %.3f  %.0f images/s  "
+                      "%ld:%02ld:%02ld left",
+                      (step - 1) / t->steps_per_epoch + 1, e->train.epochs, step, t->steps, t->loss,
+                      t->accuracy, e->train.batch / t->typical, left / 3600, left / 60 % 60,
+                      left % 60);
+}
+
+static void report_evaluation(const trainer *t, bcop_split split, const bcop_evaluation *v) {
+    if (t->comm->rank != 0)
+        return;
+    const bcop_reals *eps = &t->experiment->evaluate.eps;
+    char certified[1024] = "";
+    fprintf(t->metrics,
+            "{\"kind\":\"eval\",\"step\":%ld,\"epoch\":%ld,\"split\":\"%s\",\"examples\":%ld,"
+            "\"loss\":%.9g,\"clean\":%.9g,\"certified\":{",
+            t->progress.step, t->progress.epoch, bcop_dataset_split_name(split), v->examples,
+            v->loss, v->clean);
+    for (int i = 0, used = 0; i < eps->count; i++) {
+        fprintf(t->metrics, "%s\"%s\":%.9g", i ? "," : "", eps->text[i], v->certified[i]);
+        if (used < (int)sizeof certified - 64)
+            used += snprintf(certified + used, sizeof certified - (size_t)used,
+                             "  certified at %s %.4f", eps->text[i], v->certified[i]);
+    }
+    fprintf(t->metrics, "},\"lipschitz\":%.17g}\n", v->lipschitz);
+    fflush(t->metrics);
+    bcop_log_info("epoch %ld  %s (%ld images): loss %.4f  clean %.4f%s  Lipschitz bound %.7f",
+                  t->progress.epoch, bcop_dataset_split_name(split), v->examples, v->loss, v->clean,
+                  certified, v->lipschitz);
+}
+
+/* True when the evaluation is the best so far: highest certified at the last eps, then clean, then
+   the later step. */
+static bool is_best(trainer *t, const bcop_evaluation *v) {
+    bcop_progress *p = &t->progress;
+    const double certified = v->certified[t->experiment->evaluate.eps.count - 1];
+    if (p->best_step >= 0 && (certified < p->best_certified ||
+                              (certified == p->best_certified && v->clean < p->best_clean)))
+        return false;
+    p->best_step = p->step;
+    p->best_certified = certified;
+    p->best_clean = v->clean;
+    return true;
+}
+
+static void evaluate(trainer *t, bcop_split split, bcop_evaluation *v) {
+    bcop_evaluate_run(&t->evaluator[split], &t->experiment->evaluate.eps, v, NULL, NULL);
+    report_evaluation(t, split, v);
+}
+
+static bcop_status save(trainer *t) {
+    const uint64_t fingerprint = bcop_dataset_fingerprint(t->data[BCOP_SPLIT_TRAIN]);
+    BCOP_TRY(
+        bcop_checkpoint_write(&t->checkpoint, t->experiment, t->run, &t->progress, fingerprint));
+    bcop_status status = BCOP_OK;
+    if (t->comm->rank == 0) {
+        fflush(t->metrics);
+        /* Without a hold-out there is nothing to choose by: best is the latest. */
+        const bool best = t->progress.best_step == t->progress.step || !has(t, BCOP_SPLIT_HOLDOUT);
+        if (best)
+            status = bcop_rundir_link(t->run, "best", t->progress.step);
+        bcop_rundir_prune(t->run, t->experiment->checkpoint.keep);
+    }
+    t->saved_at = bcop_clock_seconds();
+    return bcop_comm_agree(t->comm, status);
+}
+
+static bool divides(int every, long epoch) {
+    return every > 0 && epoch % every == 0;
+}
+
+/* After the last step of an epoch: evaluation, then the checkpoint. *saved: one was written. */
+static bcop_status end_epoch(trainer *t, bool *saved) {
+    const bcop_experiment *e = t->experiment;
+    const bool end = t->progress.step == t->steps;
+    const bcop_split split = has(t, BCOP_SPLIT_HOLDOUT) ? BCOP_SPLIT_HOLDOUT : BCOP_SPLIT_TEST;
+    bool best = false;
+    bcop_evaluation v;
+    if (has(t, split) && (end || divides(e->evaluate.every, t->progress.epoch))) {
+        evaluate(t, split, &v);
+        best = split == BCOP_SPLIT_HOLDOUT && is_best(t, &v);
+    }
+    if (end && split != BCOP_SPLIT_TEST && has(t, BCOP_SPLIT_TEST))
+        evaluate(t, BCOP_SPLIT_TEST, &v);
+    *saved = end || best || divides(e->checkpoint.every_epochs, t->progress.epoch);
+    return *saved ? save(t) : BCOP_OK;
+}
+
+/* ---- the run ---- */
+
+static bool time_to_save(const trainer *t) {
+    /* Rank 0's clock decides for all, through the maximum: the others say no. */
+    const double minutes = t->experiment->checkpoint.every_minutes;
+    const bool due =
+        t->comm->rank == 0 && minutes > 0 && bcop_clock_seconds() - t->saved_at > 60 * minutes;
+    return bcop_comm_max(t->comm, due) > 0;
+}
+
+static bcop_status train(trainer *t, long last) {
+    while (t->progress.step < last) {
+        const double start = bcop_clock_seconds();
+        bcop_status stop;
+        BCOP_TRY(take_step(t, &stop));
+        t->seconds = bcop_clock_seconds() - start;
+        report_step(t);
+        bool saved = false;
+        if (t->progress.step % t->steps_per_epoch == 0)
+            BCOP_TRY(end_epoch(t, &saved));
+        const bool ended = stop != BCOP_OK || t->progress.step == last;
+        if (!saved && (ended || time_to_save(t)))
+            BCOP_TRY(save(t));
+        if (stop != BCOP_OK && t->progress.step < t->steps)
+            return bcop_status_fail(stop, "stopped at step %ld of %ld, checkpoint saved",
+                                    t->progress.step, t->steps);
+    }
+    return BCOP_OK;
+}
+
+static bcop_status run(trainer *t) {
+    const bcop_experiment *e = t->experiment;
+    const bcop_train_request *r = t->request;
+    BCOP_TRY(set_up(t));
+    BCOP_TRY(start_parameters(t));
+    bcop_log_info("%s: %ld training images, %ld steps of %d, %d ranks, %d lanes, %.1f MiB a rank",
+                  e->root.name, bcop_dataset_count(t->data[BCOP_SPLIT_TRAIN]), t->steps,
+                  e->train.batch, t->comm->size, e->train.lanes, (double)t->arena.size / (1 << 20));
+    if (r->dry_run) {
+        bcop_log_info("dry run: all is well, nothing was written");
+        return BCOP_OK;
+    }
+    const long last = r->max_steps >= 0 && r->max_steps < t->steps ? r->max_steps : t->steps;
+    if (t->progress.step >= last) {
+        bcop_log_info("%s is already at step %ld of %ld: nothing to do", t->run, t->progress.step,
+                      t->steps);
+        return BCOP_OK;
+    }
+    BCOP_TRY(bcop_comm_agree(t->comm, t->comm->rank == 0 ? open_run(t) : BCOP_OK));
+    BCOP_TRY(bcop_comm_agree(t->comm, start_prefetch(t)));
+    bcop_stop_install();
+    t->saved_at = bcop_clock_seconds();
+    return train(t, last);
+}
+
+bcop_status bcop_trainer_run(const bcop_comm *comm, const bcop_experiment *experiment,
+                             const bcop_train_request *request) {
+    trainer t = {
+        .comm = comm, .experiment = experiment, .request = request, .began = bcop_clock_seconds()};
+    if (request->run)
+        snprintf(t.run, sizeof t.run, "%s", request->run);
+    else
+        snprintf(t.run, sizeof t.run, "checkpoints/%s", experiment->root.name);
+    const bcop_status status = run(&t);
+    tear_down(&t);
+    return status;
+}

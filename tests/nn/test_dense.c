@@ -1,0 +1,214 @@
+/* run: serial */
+#include "nn_fixture.h"
+#include "nn_oracle.h"
+#include "oracle.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { IMAGES = 5 };
+
+/* One dense layer with IMAGES images; everything of the expected side is float64, and inputs are
+   flattened as (channel, row, column). */
+typedef struct instance {
+    bcop_shape shape;
+    int in, units;
+    bool bias;
+    char text[64];
+    nn_fixture f;
+    float *x, *y, *gy, *gx;  /* NHWC */
+    double *flat;            /* [IMAGES][in] */
+    double *weight, *offset; /* [units][in] and [units], from the parameters */
+} instance;
+
+static float *random_floats(uint64_t seed, long count) {
+    double *value = oracle_doubles(count);
+    float *rounded = oracle_floats(count);
+    oracle_random(seed, count, value);
+    oracle_to_float(count, value, rounded);
+    free(value);
+    return rounded;
+}
+
+static instance open_instance(bcop_shape shape, int units, bool bias) {
+    instance t = {.shape = shape, .in = (int)bcop_shape_size(shape), .units = units, .bias = bias};
+    snprintf(t.text, sizeof t.text, "[dense: {units: %d, bias: %s}]", units,
+             bias ? "true" : "false");
+    t.f =
+        nn_fixture_open(&(nn_setting){.list = t.text, .in = shape, .classes = units, .run = IMAGES},
+                        (uint64_t)(t.in + units));
+    t.x = random_floats(1, (long)IMAGES * t.in);
+    t.gy = random_floats(2, (long)IMAGES * units);
+    t.gx = oracle_floats((long)IMAGES * t.in);
+    t.flat = oracle_doubles((long)IMAGES * t.in);
+    for (long i = 0; i < IMAGES; i++)
+        nn_oracle_chw(shape, t.x + i * t.in, t.flat + i * t.in);
+    const bcop_parameter *block = t.f.model->parameter[0];
+    double *u = oracle_doubles(bcop_parameter_size(block));
+    oracle_to_double(bcop_parameter_size(block), block->value, u);
+    t.weight = oracle_doubles((long)t.in * units);
+    if (t.in >= units) /* the block is tall: in x units */
+        oracle_transpose(t.in, units, u, t.weight);
+    else
+        memcpy(t.weight, u, (size_t)t.in * (size_t)units * sizeof *u);
+    free(u);
+    t.offset = oracle_doubles(units);
+    if (bias)
+        oracle_to_double(units, t.f.model->parameter[1]->value, t.offset);
+    t.y = nn_fixture_forward(&t.f, IMAGES, t.x);
+    nn_fixture_backward(&t.f, IMAGES, t.gy, t.gx);
+    return t;
+}
+
+static void close_instance(instance *t) {
+    nn_fixture_close(&t->f);
+    free(t->x);
+    free(t->y);
+    free(t->gy);
+    free(t->gx);
+    free(t->flat);
+    free(t->weight);
+    free(t->offset);
+}
+
+static void for_each_layer(void (*check)(instance *t)) {
+    static const bcop_shape shapes[] = {{1, 1, 1}, {1, 1, 12}, {3, 2, 2}, {2, 5, 3}, {4, 4, 7}};
+    static const int units[] = {1, 7, 12, 30, 40};
+    for (int s = 0; s < 5; s++)
+        for (int u = 0; u < 5; u++) {
+            instance t = open_instance(shapes[s], units[u], (s + u) % 3 != 0);
+            check(&t);
+            close_instance(&t);
+        }
+}
+
+static void expect_near(const instance *t, const char *what, long count, const double *expected,
+                        const float *got) {
+    const double error = oracle_relative_error(count, expected, got);
+    if (!(error <= 1e-6))
+        fail_msg("%s from %d x %d x %d: %s off by %g", t->text, t->shape.height, t->shape.width,
+                 t->shape.channels, what, error);
+}
+
+static void check_forward(instance *t) {
+    double *expected = oracle_doubles(t->units);
+    const bcop_parameter *block = t->f.model->parameter[0];
+    assert_int_equal(block->rows, t->in > t->units ? t->in : t->units);
+    assert_true(block->orthonormal);
+    for (long i = 0; i < IMAGES; i++) {
+        nn_oracle_dense_apply(t->in, t->units, t->weight, t->offset, t->flat + i * t->in, expected);
+        expect_near(t, "output", t->units, expected, t->y + i * t->units);
+    }
+    free(expected);
+}
+
+static void forward_equals_the_definition(void **state) {
+    (void)state;
+    for_each_layer(check_forward);
+}
+
+/* gx = W^T gy, unflattened; dW = sum of gy x^T; db = sum of gy. */
+static void check_backward(instance *t) {
+    double *gx = oracle_doubles(t->in), *nhwc = oracle_doubles((long)IMAGES * t->in);
+    double *gw = oracle_doubles((long)t->in * t->units), *gb = oracle_doubles(t->units);
+    for (long i = 0; i < IMAGES; i++) {
+        memset(gx, 0, (size_t)t->in * sizeof *gx);
+        for (int u = 0; u < t->units; u++) {
+            const double g = (double)t->gy[i * t->units + u];
+            gb[u] += g;
+            for (int j = 0; j < t->in; j++) {
+                gx[j] += t->weight[(long)u * t->in + j] * g;
+                gw[(long)u * t->in + j] += g * t->flat[i * t->in + j];
+            }
+        }
+        nn_oracle_nhwc(t->shape, gx, nhwc + i * t->in);
+    }
+    expect_near(t, "input gradient", (long)IMAGES * t->in, nhwc, t->gx);
+    double *block = oracle_doubles((long)t->in * t->units);
+    if (t->in >= t->units)
+        oracle_transpose(t->units, t->in, gw, block);
+    else
+        memcpy(block, gw, (size_t)t->in * (size_t)t->units * sizeof *gw);
+    expect_near(t, "block gradient", (long)t->in * t->units, block,
+                t->f.model->parameter[0]->gradient);
+    if (t->bias)
+        expect_near(t, "bias gradient", t->units, gb, t->f.model->parameter[1]->gradient);
+    assert_int_equal(t->f.model->parameters, t->bias ? 2 : 1);
+    free(block);
+    free(gb);
+    free(gw);
+    free(nhwc);
+    free(gx);
+}
+
+static void backward_equals_the_definition(void **state) {
+    (void)state;
+    for_each_layer(check_backward);
+}
+
+/* The stored weight is PyTorch's [out][in] over the (C, H, W) input, and loading it elsewhere gives
+   the same bits. */
+static void check_stored(instance *t) {
+    double *stored = nn_fixture_stored(t->f.layer);
+    assert_string_equal(t->f.layer->kind->stored_name, "weight");
+    assert_int_equal(t->f.layer->stored_dimensions, 2);
+    assert_int_equal(t->f.layer->stored_size[0], t->units);
+    assert_int_equal(t->f.layer->stored_size[1], t->in);
+    assert_memory_equal(stored, t->weight, (size_t)t->in * (size_t)t->units * sizeof *stored);
+    nn_fixture other = nn_fixture_open(&(nn_setting){.list = t->text,
+                                                     .in = t->shape,
+                                                     .classes = t->units,
+                                                     .run = IMAGES,
+                                                     .evaluating = true},
+                                       77);
+    nn_fixture_load(&t->f, &other);
+    float *again = nn_fixture_forward(&other, IMAGES, t->x);
+    assert_memory_equal(again, t->y, IMAGES * (size_t)t->units * sizeof *again);
+    free(again);
+    nn_fixture_close(&other);
+    free(stored);
+}
+
+static void stored_weight_is_the_layer(void **state) {
+    (void)state;
+    for_each_layer(check_stored);
+}
+
+static double norm(long count, const float *x) {
+    double *exact = oracle_doubles(count);
+    oracle_to_double(count, x, exact);
+    const double result = oracle_frobenius(count, exact);
+    free(exact);
+    return result;
+}
+
+static void check_norms(instance *t) {
+    for (long i = 0; i < IMAGES && !t->bias; i++) {
+        const double ratio = norm(t->units, t->y + i * t->units) / norm(t->in, t->x + i * t->in);
+        assert_true(ratio <= 1 + 1e-6);
+        assert_true(t->units < t->in || ratio >= 1 - 1e-6);
+    }
+}
+
+static void norms_are_kept_or_shrink(void **state) {
+    (void)state;
+    for_each_layer(check_norms);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(forward_equals_the_definition),
+        cmocka_unit_test(backward_equals_the_definition),
+        cmocka_unit_test(stored_weight_is_the_layer),
+        cmocka_unit_test(norms_are_kept_or_shrink),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
