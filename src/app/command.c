@@ -6,6 +6,7 @@
 #include "linalg/product.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const bcop_command *const commands[] = {
@@ -30,31 +31,52 @@ static bcop_status unknown(const char *name) {
                             near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
-int bcop_command_main(int argc, char **argv) {
-    bool speaker = true;
-    bcop_status status;
-    bcop_product_threads(1); /* more ranks beat more threads; --threads of the launcher overrides */
-    if (argc < 2) {
-        status = bcop_status_fail(BCOP_USAGE, "a command is needed; see bcop --help");
-    } else if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        print_help(stdout);
-        return BCOP_OK;
-    } else if (strcmp(argv[1], "--version") == 0) {
-        bcop_version_print(stdout);
-        return BCOP_OK;
+static void report(bcop_status status) {
+    if (status == BCOP_INTERRUPTED || status == BCOP_STOPPED)
+        bcop_log_info("%s", bcop_status_message());
+    else if (status != BCOP_OK)
+        bcop_log_error("%s", bcop_status_message());
+}
+
+/* Runs a command between the start and the end of MPI. The message goes out before the end: mpirun
+   kills the other ranks as soon as one has left with an error. */
+static bcop_status run_on_ranks(const bcop_command *command, int argc, char **argv) {
+    if (!getenv("OPENBLAS_NUM_THREADS") && !getenv("OMP_NUM_THREADS"))
+        bcop_product_threads(1); /* more ranks beat more threads */
+    bcop_comm comm;
+    bcop_status status = bcop_comm_open(&comm);
+    if (status == BCOP_OK) {
+        bcop_log_speak(comm.rank == 0);
+        status = command->run(&comm, argc, argv);
+        report(status);
+        bcop_comm_close(&comm);
     } else {
-        const bcop_command *command = NULL;
-        for (int i = 0; commands[i] && !command; i++)
-            if (strcmp(argv[1], commands[i]->name) == 0)
-                command = commands[i];
-        status = command ? command->run(argc - 1, argv + 1, &speaker) : unknown(argv[1]);
+        report(status);
     }
-    if (status != BCOP_OK && speaker) {
-        bcop_log_speak(true);
-        if (status == BCOP_INTERRUPTED || status == BCOP_STOPPED)
-            bcop_log_info("%s", bcop_status_message());
-        else
-            bcop_log_error("%s", bcop_status_message());
-    }
+    return status;
+}
+
+static bcop_status run_alone(int argc, char **argv) {
+    if (argc < 2)
+        return bcop_status_fail(BCOP_USAGE, "a command is needed; see bcop --help");
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        print_help(stdout);
+    else if (strcmp(argv[1], "--version") == 0)
+        bcop_version_print(stdout);
+    else
+        return unknown(argv[1]);
+    return BCOP_OK;
+}
+
+int bcop_command_main(int argc, char **argv) {
+    const bcop_command *command = NULL;
+    for (int i = 0; argc > 1 && commands[i] && !command; i++)
+        if (strcmp(argv[1], commands[i]->name) == 0)
+            command = commands[i];
+    if (command && command->uses_mpi)
+        return (int)run_on_ranks(command, argc - 1, argv + 1);
+    const bcop_status status =
+        command ? command->run(NULL, argc - 1, argv + 1) : run_alone(argc, argv);
+    report(status);
     return (int)status;
 }

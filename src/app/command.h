@@ -2,17 +2,16 @@
 #ifndef BCOP_APP_COMMAND_H
 #define BCOP_APP_COMMAND_H
 
-#include "base/status.h"
-
-#include <stdbool.h>
+#include "comm/comm.h"
 
 typedef struct bcop_command {
     const char *name;
     const char *usage; /* what follows `bcop <name>` */
     const char *help;  /* one sentence */
-    /* argv[0] is the command's name. The status is the exit code; its message has not been printed.
-     * *speaker is false on the ranks that are not to print it. */
-    bcop_status (*run)(int argc, char **argv, bool *speaker);
+    /* argv[0] is the command's name. The status is the exit code, the same on every rank; the
+     * caller prints its message. Collective; `comm` is NULL for commands that do not use MPI. */
+    bcop_status (*run)(const bcop_comm *comm, int argc, char **argv);
+    bool uses_mpi;
 } bcop_command;
 
 extern const bcop_command bcop_command_train, bcop_command_eval, bcop_command_certify,

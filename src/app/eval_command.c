@@ -116,24 +116,17 @@ static bcop_status run_on(const bcop_comm *comm, const arguments *a) {
     return status;
 }
 
-static bcop_status run(int argc, char **argv, bool *speaker) {
+static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
     const bool certify = strcmp(argv[0], "certify") == 0;
     arguments a = {.split = "test"};
     const bcop_argument options[] = {
         {"--split", &a.split, NULL, NULL},         {"--data", &a.data, NULL, NULL},
         {"--json", NULL, &a.json, NULL},           {certify ? "--eps" : NULL, &a.eps, NULL, NULL},
         {"--per-image", &a.per_image, NULL, NULL}, {0}};
-    bcop_comm comm;
-    BCOP_TRY(bcop_comm_open(&comm));
-    *speaker = comm.rank == 0;
-    bcop_log_speak(*speaker);
     bcop_status status = bcop_arguments_read(argc, argv, options, "CHECKPOINT", &a.checkpoint);
     if (status == BCOP_OK && certify && !a.eps)
         status = bcop_status_fail(BCOP_USAGE, "--eps is needed, e.g. --eps 36/255,0.5");
-    if (status == BCOP_OK)
-        status = run_on(&comm, &a);
-    bcop_comm_close(&comm);
-    return status;
+    return status == BCOP_OK ? run_on(comm, &a) : status;
 }
 
 const bcop_command bcop_command_eval = {
@@ -141,6 +134,7 @@ const bcop_command bcop_command_eval = {
     .usage = "CHECKPOINT [--split train|holdout|test] [--data DIR] [--json]",
     .help = "loss and accuracy of a checkpoint",
     .run = run,
+    .uses_mpi = true,
 };
 
 const bcop_command bcop_command_certify = {
@@ -149,4 +143,5 @@ const bcop_command bcop_command_certify = {
              "             [--per-image FILE.csv] [--json]",
     .help = "certified accuracy: no perturbation of at most eps (L2) changes a counted answer",
     .run = run,
+    .uses_mpi = true,
 };

@@ -146,19 +146,12 @@ static bcop_status run_on(const bcop_comm *comm, const arguments *a) {
     return status;
 }
 
-static bcop_status run(int argc, char **argv, bool *speaker) {
+static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
     arguments a = {0};
     const bcop_argument options[] = {
         {"--verify", NULL, &a.verify, NULL}, {"--json", NULL, &a.json, NULL}, {0}};
-    bcop_comm comm;
-    BCOP_TRY(bcop_comm_open(&comm));
-    *speaker = comm.rank == 0;
-    bcop_log_speak(*speaker);
     bcop_status status = bcop_arguments_read(argc, argv, options, "CHECKPOINT", &a.checkpoint);
-    if (status == BCOP_OK)
-        status = run_on(&comm, &a);
-    bcop_comm_close(&comm);
-    return status;
+    return status == BCOP_OK ? run_on(comm, &a) : status;
 }
 
 const bcop_command bcop_command_inspect = {
@@ -166,4 +159,5 @@ const bcop_command bcop_command_inspect = {
     .usage = "CHECKPOINT [--verify] [--json]",
     .help = "layers, shapes, orthogonality, Lipschitz bound and provenance of a checkpoint",
     .run = run,
+    .uses_mpi = true,
 };

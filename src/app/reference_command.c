@@ -1,9 +1,9 @@
 #include "app/command.h"
 #include "train/experiment.h"
 
-static bcop_status run(int argc, char **argv, bool *speaker) {
+static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
     (void)argv;
-    (void)speaker;
+    (void)comm;
     if (argc > 1)
         return bcop_status_fail(BCOP_USAGE, "reference takes no arguments");
     bcop_experiment_reference(stdout);

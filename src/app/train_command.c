@@ -88,7 +88,7 @@ static bcop_status run_on(const bcop_comm *comm, const arguments *a,
     return status;
 }
 
-static bcop_status run(int argc, char **argv, bool *speaker) {
+static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
     arguments a = {0};
     const bcop_argument options[] = {{"--set", NULL, NULL, a.set},
                                      {"--run", &a.run, NULL, NULL},
@@ -98,18 +98,11 @@ static bcop_status run(int argc, char **argv, bool *speaker) {
                                      {"--max-time", &a.max_time, NULL, NULL},
                                      {"--dry-run", NULL, &a.dry_run, NULL},
                                      {0}};
-    bcop_comm comm;
-    BCOP_TRY(bcop_comm_open(&comm));
-    *speaker = comm.rank == 0;
-    bcop_log_speak(*speaker);
     bcop_train_request request;
     bcop_status status = bcop_arguments_read(argc, argv, options, "CONFIG", &a.config);
     if (status == BCOP_OK)
         status = read_request(&a, &request);
-    if (status == BCOP_OK)
-        status = run_on(&comm, &a, &request);
-    bcop_comm_close(&comm);
-    return status;
+    return status == BCOP_OK ? run_on(comm, &a, &request) : status;
 }
 
 const bcop_command bcop_command_train = {
@@ -118,4 +111,5 @@ const bcop_command bcop_command_train = {
              "             [--init-from CHECKPOINT] [--max-steps N] [--max-time D] [--dry-run]",
     .help = "train, or continue, a run",
     .run = run,
+    .uses_mpi = true,
 };

@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 static long larger(long a, long b) {
     return a > b ? a : b;
@@ -63,6 +64,8 @@ bcop_status bcop_stage_initialise(bcop_stage *stage, uint64_t seed) {
         const bcop_parameter *p = stage->entry[i].parameter;
         if (p->orthonormal)
             BCOP_TRY(initialise(p, seed));
+        else
+            memset(p->value, 0, (size_t)bcop_parameter_size(p) * sizeof(float));
     }
     return BCOP_OK;
 }

@@ -355,11 +355,11 @@ static void report_evaluation(const trainer *t, bcop_split split, const bcop_eva
     char certified[1024] = "";
     fprintf(t->metrics,
             "{\"kind\":\"eval\",\"step\":%ld,\"epoch\":%ld,\"split\":\"%s\",\"examples\":%ld,"
-            "\"loss\":%.9g,\"clean\":%.9g,\"certified\":{",
+            "\"loss\":%.17g,\"clean\":%.17g,\"certified\":{",
             t->progress.step, t->progress.epoch, bcop_dataset_split_name(split), v->examples,
             v->loss, v->clean);
     for (int i = 0, used = 0; i < eps->count; i++) {
-        fprintf(t->metrics, "%s\"%s\":%.9g", i ? "," : "", eps->text[i], v->certified[i]);
+        fprintf(t->metrics, "%s\"%s\":%.17g", i ? "," : "", eps->text[i], v->certified[i]);
         if (used < (int)sizeof certified - 64)
             used += snprintf(certified + used, sizeof certified - (size_t)used,
                              "  certified at %s %.4f", eps->text[i], v->certified[i]);

@@ -258,6 +258,22 @@ static void test_bound_large(void **state) {
     free(a);
 }
 
+/* A column of 2^20 equal numbers c: the norm is 1024 c exactly, while the sum of squares drifts up
+ * or down by much more than one rounding. */
+static void test_bound_long_sum(void **state) {
+    (void)state;
+    const int rows = 1 << 20;
+    double *a = oracle_doubles(rows), *c = oracle_doubles(16);
+    oracle_random(88, 16, c);
+    for (int k = 0; k < 16; k++) {
+        for (int i = 0; i < rows; i++)
+            a[i] = c[k];
+        const double norm = 1024 * fabs(c[k]);
+        between(bound_of(rows, 1, a, 0), norm, norm * (1 + 1e-9), rows, 1);
+    }
+    free(a), free(c);
+}
+
 static void test_bound_degenerate(void **state) {
     (void)state;
     double zero[6] = {0}, bad[6] = {0.5, 0.25, -0.5, 0.125, 1, 0.75};
@@ -288,6 +304,7 @@ int main(void) {
         cmocka_unit_test(test_bound_error),
         cmocka_unit_test(test_bound_error_complex),
         cmocka_unit_test(test_bound_large),
+        cmocka_unit_test(test_bound_long_sum),
         cmocka_unit_test(test_bound_degenerate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -213,7 +213,7 @@ static void next_gradient(uint64_t seed, long t, const bcop_parameter *p, const 
     oracle_to_double(size, p->gradient, g);
 }
 
-static void compare(const bench *b, reference r, formula expected, int shape) {
+static void compare(bench *b, reference r, formula expected, int shape) {
     const bcop_parameter *p = &b->parameter;
     const long size = bcop_parameter_size(p);
     double *x = oracle_doubles(size), *g = oracle_doubles(size), *step = oracle_doubles(size);
@@ -312,8 +312,8 @@ static void test_muon_norm(void **state) {
                     after[i] -= x[i];
                 const double norm = oracle_norm2(rows, cols, after);
                 assert_true(norm <= lr * (1 + 1e-5));
-                /* Six iterations bring the largest singular value near 1 unless there are many. */
-                assert_true(norm >= 0.9 * lr || rows == cols);
+                /* Nor much shorter; but a 1 x 1 block has no direction to go. */
+                assert_true(norm >= 0.9 * lr || rows == 1);
             }
             free(x), free(after);
             bench_close(&b);
