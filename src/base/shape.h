@@ -1,6 +1,6 @@
 /* The shape of one example's activation: a map of height x width pixels with `channels` values
- * each, stored NHWC: value (y, x, c) of an example is at (y * width + x) * channels + c. A vector is
- * a 1 x 1 map. */
+ * each, stored NHWC: value (y, x, c) of an example is at (y * width + x) * channels + c. A vector
+ * is a 1 x 1 map. */
 #ifndef BCOP_BASE_SHAPE_H
 #define BCOP_BASE_SHAPE_H
 

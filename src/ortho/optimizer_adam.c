@@ -46,10 +46,11 @@ typedef struct rates {
 } rates;
 
 static rates correct(const bcop_adam_options *o, double lr, long step) {
-    const double first = 1 - pow(o->beta1, (double)step);
-    const double second = sqrt(1 - pow(o->beta2, (double)step));
-    return (rates){(float)o->beta1, (float)o->beta2, (float)(lr * second / first),
-                   (float)(o->epsilon * second)};
+    /* corrected for the decays that the moments really use, rounded to float32 */
+    const float beta1 = (float)o->beta1, beta2 = (float)o->beta2;
+    const double first = 1 - pow((double)beta1, (double)step);
+    const double second = sqrt(1 - pow((double)beta2, (double)step));
+    return (rates){beta1, beta2, (float)(lr * second / first), (float)(o->epsilon * second)};
 }
 
 void bcop_optimizer_adam_step(const void *options, double lr, long step, bcop_parameter *p,

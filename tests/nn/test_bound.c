@@ -171,6 +171,29 @@ static void bounds_of_loaded_operators(void **state) {
     }
 }
 
+/* With one channel the bound is exact, and the kernel cos(2 pi (p i / h + q j / w)) has its norm at
+   the frequency (p, q) of the map: no frequency may be left out. */
+static void every_frequency_counts(void **state) {
+    (void)state;
+    instance t = {.is_conv = true,
+                  .text = "[conv: {channels: 1, kernel: 5}]",
+                  .conv = {.in = {5, 6, 1}, .stride = 1, .k = 5, .channels = 1}};
+    t.f = nn_fixture_open(
+        &(nn_setting){.list = t.text, .in = t.conv.in, .classes = 30, .evaluating = true}, 1);
+    for (int p = 0; p < 5; p++)
+        for (int q = 0; q < 6; q++) {
+            float wave[25];
+            for (int i = 0; i < 25; i++)
+                wave[i] = (float)cos(2 * acos(-1) * (p * (i / 5) / 5.0 + q * (i % 5) / 6.0));
+            t.f.layer->kind->load(t.f.layer, wave);
+            const double bound = bound_of(&t), norm = norm_of(&t);
+            expect_above(&t, "wave", bound, norm);
+            if (!(bound <= norm * (1 + 1e-9)))
+                complain(&t, "wave, not tight", bound, norm);
+        }
+    nn_fixture_close(&t.f);
+}
+
 /* An operator with a NaN or an infinity has no bound. */
 static void nothing_bounds_a_nan(void **state) {
     (void)state;
@@ -221,6 +244,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bounds_of_orthonormal_layers),
         cmocka_unit_test(bounds_of_loaded_operators),
+        cmocka_unit_test(every_frequency_counts),
         cmocka_unit_test(nothing_bounds_a_nan),
         cmocka_unit_test(model_bound_is_the_product),
     };
