@@ -8,6 +8,7 @@
 #include "train/evaluate.h"
 #include "train/rundir.h"
 #include "train/stop.h"
+#include "train/watchdog.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -26,6 +27,7 @@ typedef struct trainer {
     bcop_evaluator evaluator[3];
     bcop_arena arena;
     bcop_prefetch *prefetch;
+    bcop_watchdog *watchdog;
     FILE *metrics; /* rank 0 */
     /* A step's record: {loss, correct} of every lane, then a flag of every rank. */
     double *record;
@@ -125,6 +127,7 @@ static bcop_status set_up(trainer *t) {
 }
 
 static void tear_down(trainer *t) {
+    bcop_watchdog_close(t->watchdog);
     bcop_prefetch_close(t->prefetch);
     if (t->metrics)
         fclose(t->metrics);
@@ -243,6 +246,10 @@ static bcop_status start_prefetch(trainer *t) {
 
 /* ---- one step ---- */
 
+static void enter(trainer *t, const char *phase) {
+    bcop_watchdog_beat(t->watchdog, t->progress.step + 1, phase, t->typical);
+}
+
 /* Forward, loss and backward of one lane; its part of the record. */
 static void run_lane(trainer *t, int lane, const float *x, const int *label) {
     const bcop_experiment *e = t->experiment;
@@ -305,19 +312,24 @@ static void gather_factors(trainer *t) {
 static bcop_status take_step(trainer *t, bcop_status *stop) {
     const bcop_experiment *e = t->experiment;
     bcop_batch batch;
+    enter(t, "reading the batch");
     bcop_prefetch_next(t->prefetch, &batch);
     memset(t->record, 0, (2 * (size_t)e->train.lanes + (size_t)t->comm->size) * sizeof(double));
     bcop_lanes_start(&t->lanes);
     const long images = t->model->run, size = bcop_shape_size(t->model->in);
+    enter(t, "forward and backward");
     for (int i = 0; i < t->lanes.run.count; i++)
         run_lane(t, t->lanes.run.first + i, batch.x + i * images * size, batch.label + i * images);
+    enter(t, "agreeing on the step");
     BCOP_TRY(agree_on_step(t, stop));
+    enter(t, "summing the gradients");
     const float *sums = bcop_lanes_finish(&t->lanes);
     gather_factors(t);
     bcop_model_pull(t->model, sums);
     const double factor =
         bcop_schedule_factor(&e->schedule, t->progress.step, t->steps, t->steps_per_epoch);
     t->lr = e->optimizer.lr * factor;
+    enter(t, "updating the blocks");
     BCOP_TRY(
         bcop_comm_agree(t->comm, bcop_stage_update(&t->stage, t->lr, e->optimizer.bias_lr * factor,
                                                    t->progress.step + 1, &t->iterations)));
@@ -330,11 +342,11 @@ static bcop_status take_step(trainer *t, bcop_status *stop) {
 /* ---- reporting, evaluating, saving ---- */
 
 static void report_step(trainer *t) {
-    if (t->comm->rank != 0)
-        return;
     const bcop_experiment *e = t->experiment;
     const long step = t->progress.step;
     t->typical = t->typical > 0 ? 0.98 * t->typical + 0.02 * t->seconds : t->seconds;
+    if (t->comm->rank != 0)
+        return;
     fprintf(t->metrics,
             "{\"kind\":\"train\",\"step\":%ld,\"epoch\":%ld,\"loss\":%.9g,\"accuracy\":%.9g,"
             "\"lr\":%.9g,\"iterations\":%d,\"images_per_second\":%.6g}\n",
@@ -385,12 +397,18 @@ static bool is_best(trainer *t, const bcop_evaluation *v) {
     return true;
 }
 
+static void keep_awake(void *context) {
+    enter(context, "evaluation");
+}
+
 static void evaluate(trainer *t, bcop_split split, bcop_evaluation *v) {
-    bcop_evaluate_run(&t->evaluator[split], &t->experiment->evaluate.eps, v, NULL, NULL);
+    enter(t, "evaluation");
+    bcop_evaluate_run(&t->evaluator[split], &t->experiment->evaluate.eps, v, keep_awake, t);
     report_evaluation(t, split, v);
 }
 
 static bcop_status save(trainer *t) {
+    enter(t, "writing a checkpoint");
     const uint64_t fingerprint = bcop_dataset_fingerprint(t->data[BCOP_SPLIT_TRAIN]);
     BCOP_TRY(
         bcop_checkpoint_write(&t->checkpoint, t->experiment, t->run, &t->progress, fingerprint));
@@ -478,6 +496,8 @@ static bcop_status run(trainer *t) {
     }
     BCOP_TRY(bcop_comm_agree(t->comm, t->comm->rank == 0 ? open_run(t) : BCOP_OK));
     BCOP_TRY(bcop_comm_agree(t->comm, start_prefetch(t)));
+    BCOP_TRY(bcop_comm_agree(t->comm,
+                             bcop_watchdog_open(e->train.watchdog, t->comm->rank, &t->watchdog)));
     bcop_stop_install();
     t->saved_at = bcop_clock_seconds();
     return train(t, last);

@@ -99,9 +99,8 @@ static void complain(const instance *t, const char *what, double bound, double n
              t->conv.in.width, t->conv.in.channels, what, bound, norm);
 }
 
-/* The bound is at least the norm, to the last bit but for what the SVD itself rounds. */
 static void expect_above(const instance *t, const char *what, double bound, double norm) {
-    if (!(bound >= norm * (1 - 1e-14)))
+    if (!(bound >= norm))
         complain(t, what, bound, norm);
 }
 
