@@ -1,12 +1,12 @@
 #include "app/command.h"
-#include "train/experiment.h"
+#include "train/reference.h"
 
 static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
     (void)argv;
     (void)comm;
     if (argc > 1)
         return bcop_status_fail(BCOP_USAGE, "reference takes no arguments");
-    bcop_experiment_reference(stdout);
+    bcop_reference_write(stdout);
     return BCOP_OK;
 }
 

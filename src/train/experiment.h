@@ -63,14 +63,6 @@ void bcop_experiment_write(const bcop_experiment *experiment, FILE *out);
 /* The same as a string; the caller frees it. NULL without memory. Local. */
 char *bcop_experiment_text(const bcop_experiment *experiment);
 
-/* What a resumed run must have in common with its checkpoint (seed, data, input, model, loss,
- * optimizer.kind, train.batch, train.lanes): BCOP_CONFIG naming the key and both values when they
- * differ. Other differences are logged. Local. */
-bcop_status bcop_experiment_compatible(const bcop_experiment *now, const bcop_experiment *then);
-
-/* Every key of every section and kind with default, range and meaning, as YAML. Local. */
-void bcop_experiment_reference(FILE *out);
-
 /* The kinds that the experiment names. */
 const bcop_loss_kind *bcop_experiment_loss(const bcop_experiment *experiment);
 const bcop_optimizer_kind *bcop_experiment_optimizer(const bcop_experiment *experiment);

@@ -5,6 +5,7 @@
 #include "comm/lanes.h"
 #include "data/prefetch.h"
 #include "train/checkpoint.h"
+#include "train/compatible.h"
 #include "train/evaluate.h"
 #include "train/rundir.h"
 #include "train/stop.h"
@@ -176,7 +177,7 @@ static bcop_status load(trainer *t, const decision *d) {
     BCOP_TRY(bcop_checkpoint_open(t->comm, d->folder, &snapshot, &then));
     bcop_status status = BCOP_OK;
     if (d->state) {
-        status = bcop_experiment_compatible(t->experiment, &then);
+        status = bcop_compatible_check(t->experiment, &then);
         const uint64_t data = bcop_dataset_fingerprint(t->data[BCOP_SPLIT_TRAIN]);
         if (status == BCOP_OK && snapshot.has_manifest &&
             snapshot.manifest.data_fingerprint != data)
