@@ -35,7 +35,8 @@ static double finish(int rows, gram g, double error) {
     const double fourth_error = 16 * gamma_of(g.n + 4.0) * pow(g.square * slack, 2);
     /* The sixteenth power of a norm below 1e-18 underflows: adding 1e-18 covers it. */
     const double far = sqrt(pow(g.fourth * slack + fourth_error, 0.25) + rounding) + 1e-18;
-    return (fmin(near, far) + error) * (1 + 8 * DBL_EPSILON);
+    const double bound = (fmin(near, far) + error) * (1 + 8 * DBL_EPSILON);
+    return isfinite(g.trace) ? bound : INFINITY; /* fmin drops NaN */
 }
 
 double bcop_spectral_bound(int rows, int cols, const double *a, double error, double *work) {

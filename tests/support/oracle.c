@@ -161,7 +161,7 @@ void oracle_singular_values_complex(int rows, int cols, const double complex *a,
     if (n == 0)
         return;
     const long count = (long)rows * cols;
-    double complex *copy = oracle_complexes(count), *work = oracle_complexes(lwork);
+    double complex *copy = oracle_complexes(count + 8), *work = oracle_complexes(lwork);
     double *rwork = oracle_doubles(5L * n);
     memcpy(copy, a, (size_t)count * sizeof *copy);
     int info = 0;
