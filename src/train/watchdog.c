@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TICKS_PER_SECOND = 4 };
+enum { TICKS_PER_SECOND = 4, TURN_SECONDS = 8 };
 
 struct bcop_watchdog {
     pthread_t thread;
@@ -25,8 +25,8 @@ struct bcop_watchdog {
 
 static double limit_of(const bcop_watchdog *w) {
     const double steps = 20 * w->typical;
-    const int turn = w->rank < 2 ? w->rank : 2; /* three seconds are enough for mpirun */
-    return (w->seconds > steps ? w->seconds : steps) + 3 * turn;
+    const int turn = w->rank < 2 ? w->rank : 2; /* mpirun needs a few seconds */
+    return (w->seconds > steps ? w->seconds : steps) + TURN_SECONDS * turn;
 }
 
 /* Sleeps for a tick, or until closing. */

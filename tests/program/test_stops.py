@@ -90,7 +90,7 @@ def check_a_stopped_rank_ends_with_81():
         code = process.wait(timeout=60)
         errors = [x for x in process.stderr.read().splitlines() if x.startswith("bcop: error")]
         assert code == 81, (code, errors)
-        assert time.monotonic() - begin < 30
+        assert time.monotonic() - begin < 45
         assert len(errors) == 1 and "no progress" in errors[0] and " in " in errors[0], errors
         # its last checkpoint, if there was one, still loads
         bcop("train", path, "--max-steps", 30, ranks=2)
