@@ -14,11 +14,18 @@ static const bcop_command *const commands[] = {
     &bcop_command_inspect, &bcop_command_reference, NULL,
 };
 
+static bool is_help(const char *text) {
+    return strcmp(text, "--help") == 0 || strcmp(text, "-h") == 0;
+}
+
+static void print_usage(const bcop_command *command, FILE *out) {
+    fprintf(out, "  bcop %s %s\n      %s\n", command->name, command->usage, command->help);
+}
+
 static void print_help(FILE *out) {
     fputs("usage: bcop COMMAND ...      (alone, or under mpirun or srun)\n\n", out);
     for (int i = 0; commands[i]; i++)
-        fprintf(out, "  bcop %s %s\n      %s\n", commands[i]->name, commands[i]->usage,
-                commands[i]->help);
+        print_usage(commands[i], out);
     fputs("  bcop --version\n      versions of everything that matters\n", out);
 }
 
@@ -59,7 +66,7 @@ static bcop_status run_on_ranks(const bcop_command *command, int argc, char **ar
 static bcop_status run_alone(int argc, char **argv) {
     if (argc < 2)
         return bcop_status_fail(BCOP_USAGE, "a command is needed; see bcop --help");
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+    if (is_help(argv[1]))
         print_help(stdout);
     else if (strcmp(argv[1], "--version") == 0)
         bcop_version_print(stdout);
@@ -73,6 +80,10 @@ int bcop_command_main(int argc, char **argv) {
     for (int i = 0; argc > 1 && commands[i] && !command; i++)
         if (strcmp(argv[1], commands[i]->name) == 0)
             command = commands[i];
+    if (command && argc == 3 && is_help(argv[2])) {
+        print_usage(command, stdout);
+        return BCOP_OK;
+    }
     if (command && command->uses_mpi)
         return (int)run_on_ranks(command, argc - 1, argv + 1);
     const bcop_status status =

@@ -2,10 +2,9 @@
 #include "app/arguments.h"
 #include "app/command.h"
 #include "app/network.h"
+#include "app/json.h"
 #include "base/log.h"
 
-#include <errno.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,13 +35,13 @@ static bcop_status read_eps(const char *text, bcop_reals *eps) {
     }
 }
 
-static void print_json(const bcop_network *n, const arguments *a, const bcop_reals *eps,
+static bcop_status print_json(const bcop_network *n, const arguments *a, const bcop_reals *eps,
                        const bcop_evaluation *v) {
     json_t *out = json_pack("{s:s, s:I, s:I, s:s, s:I, s:f, s:f}", "checkpoint", n->snapshot.folder,
                             "step", (json_int_t)n->snapshot.progress.step, "epoch",
                             (json_int_t)n->snapshot.progress.epoch, "split", a->split, "examples",
                             (json_int_t)v->examples, "loss", v->loss, "clean", v->clean);
-    if (a->eps) {
+    if (out && a->eps) {
         json_t *certified = json_object();
         for (int i = 0; i < eps->count; i++)
             json_object_set_new(certified, eps->text[i], json_real(v->certified[i]));
@@ -51,9 +50,7 @@ static void print_json(const bcop_network *n, const arguments *a, const bcop_rea
         json_object_set_new(out, "input_scale", json_real(bcop_model_input_scale(n->model)));
         json_object_set_new(out, "rounding", json_null());
     }
-    json_dumpf(out, stdout, JSON_REAL_PRECISION(17));
-    putchar('\n');
-    json_decref(out);
+    return bcop_json_print(out);
 }
 
 static void print_text(const bcop_network *n, const arguments *a, const bcop_reals *eps,
@@ -80,17 +77,11 @@ static bcop_status write_images(const bcop_network *n, const char *path, double 
     const double unit = bcop_evaluate_threshold(lipschitz, 1);
     for (long i = 0; i < bcop_dataset_count(e->dataset); i++) {
         const double radius = fmax(0, e->margin[i] / unit);
-        fprintf(out, "%ld,%d,%d,%.9g,%.9g\n", i, bcop_dataset_label(e->dataset, i),
+        fprintf(out, "%ld,%d,%d,%.17g,%.17g\n", i, bcop_dataset_label(e->dataset, i),
                 e->margin[i] > 0, e->margin[i], nextafter(radius, 0));
     }
     if (fclose(out) != 0)
         return bcop_status_errno(BCOP_IO, "%s", path);
-    return BCOP_OK;
-}
-
-static bcop_status check_constant(double lipschitz) {
-    if (!isfinite(lipschitz))
-        return bcop_status_fail(BCOP_BAD_DATA, "the network's Lipschitz bound is not finite");
     return BCOP_OK;
 }
 
@@ -102,13 +93,13 @@ static bcop_status run_on(const bcop_comm *comm, const arguments *a) {
     BCOP_TRY(bcop_network_open(comm, a->checkpoint, a->split, a->data, &n));
     bcop_evaluation v;
     bcop_evaluate_run(&n.evaluator, &eps, &v, NULL, NULL);
-    bcop_status status = check_constant(v.lipschitz);
+    bcop_status status = bcop_network_check_bound(v.lipschitz);
     if (status == BCOP_OK && comm->rank == 0) {
         if (a->json)
-            print_json(&n, a, &eps, &v);
+            status = print_json(&n, a, &eps, &v);
         else
             print_text(&n, a, &eps, &v);
-        if (a->per_image)
+        if (status == BCOP_OK && a->per_image)
             status = write_images(&n, a->per_image, v.lipschitz);
     }
     status = bcop_comm_agree(comm, status);
@@ -119,10 +110,13 @@ static bcop_status run_on(const bcop_comm *comm, const arguments *a) {
 static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
     const bool certify = strcmp(argv[0], "certify") == 0;
     arguments a = {.split = "test"};
-    const bcop_argument options[] = {
-        {"--split", &a.split, NULL, NULL},         {"--data", &a.data, NULL, NULL},
-        {"--json", NULL, &a.json, NULL},           {certify ? "--eps" : NULL, &a.eps, NULL, NULL},
-        {"--per-image", &a.per_image, NULL, NULL}, {0}};
+    /* The last two are certify's alone: for eval the list ends before them. */
+    const bcop_argument options[] = {{"--split", &a.split, NULL, NULL},
+                                     {"--data", &a.data, NULL, NULL},
+                                     {"--json", NULL, &a.json, NULL},
+                                     {certify ? "--eps" : NULL, &a.eps, NULL, NULL},
+                                     {"--per-image", &a.per_image, NULL, NULL},
+                                     {0}};
     bcop_status status = bcop_arguments_read(argc, argv, options, "CHECKPOINT", &a.checkpoint);
     if (status == BCOP_OK && certify && !a.eps)
         status = bcop_status_fail(BCOP_USAGE, "--eps is needed, e.g. --eps 36/255,0.5");

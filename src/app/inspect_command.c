@@ -1,9 +1,9 @@
 #include "app/arguments.h"
 #include "app/command.h"
 #include "app/network.h"
+#include "app/json.h"
 #include "base/log.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,7 +65,7 @@ static json_t *shape_json(bcop_shape s) {
     return json_pack("[i, i, i]", s.height, s.width, s.channels);
 }
 
-static void print_json(const bcop_network *n, const findings *f) {
+static bcop_status print_json(const bcop_network *n, const findings *f) {
     json_t *layers = json_array();
     for (int i = 0; i < n->model->count; i++) {
         const bcop_layer *layer = &n->model->layer[i];
@@ -83,9 +83,7 @@ static void print_json(const bcop_network *n, const findings *f) {
                   "input_scale", bcop_model_input_scale(n->model), "hashes_ok",
                   n->snapshot.has_manifest ? json_true() : json_null());
     free(config);
-    json_dumpf(out, stdout, JSON_REAL_PRECISION(17));
-    putchar('\n');
-    json_decref(out);
+    return bcop_json_print(out);
 }
 
 static void print_text(const bcop_network *n, const findings *f) {
@@ -113,17 +111,24 @@ static bcop_status examine(bcop_network *n, const arguments *a, const bcop_comm 
     bcop_status status = BCOP_OK;
     if (!f.bound)
         status = bcop_status_fail(BCOP_INTERNAL, "out of memory");
-    BCOP_TRY(bcop_comm_agree(comm, status));
+    status = bcop_comm_agree(comm, status);
+    if (status != BCOP_OK) {
+        free(f.bound);
+        return status;
+    }
     f.defect = f.bound + n->model->count;
     f.lipschitz = bcop_model_bound(n->model, f.bound); /* of the stored operators */
-    status = bcop_checkpoint_load(&n->checkpoint, &n->snapshot, BCOP_PART_BLOCK);
+    status = bcop_network_check_bound(f.lipschitz);
+    if (status == BCOP_OK)
+        status = bcop_checkpoint_load(&n->checkpoint, &n->snapshot,
+                                  BCOP_PART_BLOCK | (a->verify ? BCOP_PART_OPTIMIZER : 0u));
     for (int i = 0; status == BCOP_OK && i < n->model->count; i++)
         f.defect[i] = worst_defect(&n->model->layer[i]);
     if (status == BCOP_OK && a->verify)
         status = bcop_comm_agree(comm, compare_operators(n));
     if (status == BCOP_OK && comm->rank == 0) {
         if (a->json)
-            print_json(n, &f);
+            status = print_json(n, &f);
         else
             print_text(n, &f);
         if (a->verify)

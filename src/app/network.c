@@ -1,7 +1,9 @@
 #include "app/network.h"
 
 #include "train/rundir.h"
+#include "train/samedata.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,8 +24,8 @@ static bcop_status replace_data(bcop_experiment *e, bcop_split split, const char
 
 static bcop_status open_data(bcop_network *n, const char *split_name, const char *data) {
     bcop_experiment *e = &n->experiment;
-    bcop_split split;
-    BCOP_TRY(bcop_dataset_split_parse(split_name, &split));
+    BCOP_TRY(bcop_dataset_split_parse(split_name, &n->split));
+    const bcop_split split = n->split;
     if (data)
         BCOP_TRY(replace_data(e, split, data));
     BCOP_TRY(bcop_dataset_open(&e->data, e->data_options, split, &n->dataset));
@@ -39,9 +41,14 @@ static void plan(bcop_network *n, const bcop_comm *comm) {
     const bcop_experiment *e = &n->experiment;
     const int run = e->train.batch / e->train.lanes;
     bcop_model_plan(n->model, run, run, false, &n->arena);
-    bcop_checkpoint_plan(&n->checkpoint, comm, n->model, NULL, &n->arena);
-    if (!n->dataset)
+    if (!n->dataset) { /* to look at the whole state, with the optimizer's */
+        const bcop_stage_rule rule = {.optimizer = bcop_experiment_optimizer(e),
+                                      .optimizer_options = e->optimizer_options};
+        bcop_stage_plan(&n->stage, rule, n->model->parameters, n->model->parameter, &n->arena);
+        bcop_checkpoint_plan(&n->checkpoint, comm, n->model, &n->stage, &n->arena);
         return;
+    }
+    bcop_checkpoint_plan(&n->checkpoint, comm, n->model, NULL, &n->arena);
     n->evaluator = (bcop_evaluator){.comm = comm,
                                     .model = n->model,
                                     .dataset = n->dataset,
@@ -77,6 +84,8 @@ bcop_status bcop_network_open(const bcop_comm *comm, const char *checkpoint, con
     bcop_comm_broadcast(comm, folder, sizeof folder, 0);
     BCOP_TRY(bcop_checkpoint_open(comm, folder, &n->snapshot, &n->experiment));
     bcop_status status = bcop_comm_agree(comm, build(n, comm, split, data));
+    if (status == BCOP_OK && split)
+        status = bcop_samedata_check(comm, n->dataset, n->split);
     if (status == BCOP_OK)
         status =
             bcop_checkpoint_load(&n->checkpoint, &n->snapshot, BCOP_PART_OPERATOR | BCOP_PART_BIAS);
@@ -91,4 +100,10 @@ void bcop_network_close(bcop_network *n) {
     bcop_arena_free(&n->arena);
     bcop_experiment_free(&n->experiment);
     bcop_checkpoint_close(&n->snapshot);
+}
+
+bcop_status bcop_network_check_bound(double lipschitz) {
+    if (!isfinite(lipschitz))
+        return bcop_status_fail(BCOP_BAD_DATA, "the network's Lipschitz bound is not finite");
+    return BCOP_OK;
 }

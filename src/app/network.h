@@ -10,8 +10,10 @@ typedef struct bcop_network {
     bcop_snapshot snapshot;
     bcop_experiment experiment;
     bcop_model *model;
+    bcop_stage stage; /* without a split: the optimizer's state */
     bcop_checkpoint checkpoint;
     bcop_dataset *dataset; /* NULL without a split */
+    bcop_split split;
     bcop_evaluator evaluator;
     bcop_arena arena;
 } bcop_network;
@@ -22,5 +24,8 @@ typedef struct bcop_network {
 bcop_status bcop_network_open(const bcop_comm *comm, const char *checkpoint, const char *split,
                               const char *data, bcop_network *network);
 void bcop_network_close(bcop_network *network);
+
+/* BCOP_BAD_DATA when the network's Lipschitz bound is not finite: then nothing can be certified. */
+bcop_status bcop_network_check_bound(double lipschitz);
 
 #endif

@@ -20,6 +20,8 @@ static bcop_status read_request(const arguments *a, bcop_train_request *r) {
         BCOP_TRY(bcop_arguments_count("--max-steps", a->max_steps, &r->max_steps));
     if (a->max_time)
         BCOP_TRY(bcop_clock_duration(a->max_time, &r->max_seconds));
+    if (a->max_time && r->max_seconds == 0)
+        return bcop_status_fail(BCOP_USAGE, "--max-time: '%s' leaves no time", a->max_time);
     if (!a->resume || strcmp(a->resume, "auto") == 0) {
         r->resume = BCOP_RESUME_AUTO;
     } else if (strcmp(a->resume, "never") == 0) {
@@ -65,7 +67,11 @@ static bcop_status read_experiment(const bcop_comm *comm, const arguments *a, bc
     bcop_status status = BCOP_OK;
     if (comm->rank != 0 && !(text = malloc((size_t)length + 1)))
         status = bcop_status_fail(BCOP_INTERNAL, "out of memory for %s", a->config);
-    BCOP_TRY(bcop_comm_agree(comm, status));
+    status = bcop_comm_agree(comm, status);
+    if (status != BCOP_OK) {
+        free(text);
+        return status;
+    }
     bcop_comm_broadcast(comm, text, length, 0);
     bcop_config *config = NULL;
     status = bcop_config_parse(text, (size_t)length, a->config, &config);
@@ -76,7 +82,10 @@ static bcop_status read_experiment(const bcop_comm *comm, const arguments *a, bc
         status = bcop_experiment_read(config, e);
     else
         bcop_config_free(config);
-    return bcop_comm_agree(comm, status);
+    const bcop_status agreed = bcop_comm_agree(comm, status);
+    if (agreed != BCOP_OK && status == BCOP_OK)
+        bcop_experiment_free(e);
+    return agreed;
 }
 
 static bcop_status run_on(const bcop_comm *comm, const arguments *a,

@@ -4,6 +4,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 static bool silent;
@@ -49,7 +50,7 @@ void bcop_log_progress(const char *format, ...) {
     if (silent)
         return;
     if (terminal < 0)
-        terminal = isatty(STDERR_FILENO);
+        terminal = isatty(STDERR_FILENO) || getenv("BCOP_TERMINAL");
     const double now = bcop_clock_seconds();
     if (now - last < (terminal ? 0.1 : 30.0))
         return;

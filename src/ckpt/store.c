@@ -118,12 +118,6 @@ bcop_status bcop_store_read(bcop_store *store, const bcop_field *field) {
     return BCOP_OK;
 }
 
-bool bcop_store_has(bcop_store *store, const char *path) {
-    bool has = store->comm->rank == 0 && reached(store->file, path, H5O_TYPE_DATASET);
-    bcop_comm_broadcast(store->comm, &has, sizeof has, 0);
-    return has;
-}
-
 /* Opens a scalar attribute. */
 static bcop_status open_attribute(const bcop_store *store, const char *group, const char *name,
                                   hid_t *attribute) {

@@ -77,9 +77,6 @@ bcop_status bcop_store_open(const bcop_comm *comm, const char *path, bcop_store 
  * BCOP_BAD_DATA naming file and path. Collective. */
 bcop_status bcop_store_read(bcop_store *store, const bcop_field *field);
 
-/* True when the file has a dataset at `path` reached through hard links only. Collective. */
-bool bcop_store_has(bcop_store *store, const char *path);
-
 /* Attributes of the root, a group or a dataset, of exactly the type that writing gives them; else
  * BCOP_BAD_DATA naming file and attribute. Text: at most `capacity` bytes with the end; longer is
  * BCOP_BAD_DATA. Collective. */

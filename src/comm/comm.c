@@ -79,11 +79,13 @@ const char *bcop_comm_library(void) {
     return text;
 }
 
-void bcop_comm_barrier(const bcop_comm *comm) {
-    MPI_Barrier(comm->handle);
-}
-
-_Noreturn void bcop_comm_abort(const bcop_comm *comm, bcop_status code) {
-    MPI_Abort(comm->handle, (int)code);
-    abort();
+bcop_status bcop_comm_same(const bcop_comm *comm, const void *data, long bytes, const char *what) {
+    char first[256];
+    memcpy(first, data, (size_t)bytes);
+    bcop_comm_broadcast(comm, first, bytes, 0);
+    bcop_status status = BCOP_OK;
+    if (memcmp(first, data, (size_t)bytes) != 0)
+        status = bcop_status_fail(BCOP_BAD_DATA, "rank %d sees another %s than rank 0", comm->rank,
+                                  what);
+    return bcop_comm_agree(comm, status);
 }

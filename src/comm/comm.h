@@ -44,10 +44,8 @@ void bcop_comm_gather_floats(const bcop_comm *comm, float *data, const long offs
 /* "Open MPI 4.1.4" with its MPI standard. Needs no started MPI. Local. */
 const char *bcop_comm_library(void);
 
-/* Waits for everyone. Collective. */
-void bcop_comm_barrier(const bcop_comm *comm);
-
-/* Ends all ranks at once after an error that cannot be agreed on. */
-_Noreturn void bcop_comm_abort(const bcop_comm *comm, bcop_status code);
+/* BCOP_OK when `bytes` bytes are the same on every rank as on rank 0; else BCOP_BAD_DATA, the same
+ * on every rank, saying which rank sees another `what`. At most 256 bytes. Collective. */
+bcop_status bcop_comm_same(const bcop_comm *comm, const void *data, long bytes, const char *what);
 
 #endif

@@ -12,7 +12,7 @@
 #include "base/arena.h"
 #include "comm/comm.h"
 
-enum { BCOP_LANES_MAX = 4096, BCOP_LANE_NODES_MAX = 32 };
+enum { BCOP_LANE_NODES_MAX = 32 };
 
 /* The lanes first .. first + count - 1 of a rank: equal shares, larger ones last. */
 typedef struct bcop_lane_run {

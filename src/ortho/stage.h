@@ -46,7 +46,8 @@ bcop_status bcop_stage_initialise(bcop_stage *stage, uint64_t seed);
 bcop_status bcop_stage_update(bcop_stage *stage, double lr, double bias_lr, long step,
                               int *iterations);
 
-/* The largest ||U^T U - I||_F / sqrt(cols) over the blocks, in float64; allocates. Local. */
+/* ||U^T U - I||_F / sqrt(cols) of u[rows][cols] in float64. Allocates; NAN without memory. Local.
+ */
 double bcop_stage_defect(int rows, int cols, const float *u);
 
 #endif

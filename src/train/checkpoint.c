@@ -180,7 +180,26 @@ static void fill_attributes(attributes *a, const bcop_checkpoint *c, const bcop_
     put_real(a, "/history", "best_clean", progress->best_clean);
 }
 
+static bcop_status check_finite(const char *place, const bcop_field *field, bcop_status code) {
+    long size = 1;
+    for (int d = 0; d < field->dimensions; d++)
+        size *= field->size[d];
+    for (long i = 0; i < size; i++)
+        if (!isfinite(((const float *)field->data)[i]))
+            return bcop_status_fail(code, "%s: %s is not finite", place, field->path);
+    return BCOP_OK;
+}
+
 /* ---- writing ---- */
+
+/* A state that has diverged must not take the place of a good one. */
+static bcop_status check_state(const bcop_checkpoint *c, const bcop_progress *progress) {
+    char step[32];
+    snprintf(step, sizeof step, "step %ld", progress->step);
+    for (int i = 0; i < c->count; i++)
+        BCOP_TRY(check_finite(step, &c->field[i], BCOP_DIVERGED));
+    return BCOP_OK;
+}
 
 static bcop_status write_state(bcop_checkpoint *c, const bcop_experiment *e, const char *path,
                                const bcop_progress *progress, const char *created) {
@@ -189,10 +208,10 @@ static bcop_status write_state(bcop_checkpoint *c, const bcop_experiment *e, con
             c->model->layer[i].kind->store(&c->model->layer[i], c->stored[i]);
     attributes a = {.list = calloc(ATTRIBUTES_MAX, sizeof *a.list)};
     char *config = bcop_experiment_text(e);
-    bcop_status status = BCOP_OK;
-    if (!a.list || !config)
+    bcop_status status = check_state(c, progress);
+    if (status == BCOP_OK && (!a.list || !config))
         status = bcop_status_fail(BCOP_INTERNAL, "out of memory for the checkpoint");
-    else
+    if (status == BCOP_OK)
         fill_attributes(&a, c, e, progress, config, created);
     status = bcop_comm_agree(c->comm, status);
     if (status == BCOP_OK)
@@ -248,17 +267,9 @@ bcop_status bcop_checkpoint_write(bcop_checkpoint *c, const bcop_experiment *e, 
     bcop_rundir_step_path(run, progress->step, ".tmp", temporary);
     bcop_rundir_step_path(run, progress->step, ".tmp/state.h5", state);
     bcop_clock_stamp(created);
-    int there = 0;
     bcop_status status = BCOP_OK;
-    if (c->comm->rank == 0) {
-        there = bcop_rundir_newest(run) == progress->step;
-        bcop_rundir_remove(temporary); /* of an attempt that was killed */
-        if (!there && mkdir(temporary, 0777) != 0)
-            status = bcop_status_errno(BCOP_CANNOT_CREATE, "%s", temporary);
-    }
-    bcop_comm_broadcast(c->comm, &there, sizeof there, 0);
-    if (there)
-        return BCOP_OK;
+    if (c->comm->rank == 0 && mkdir(temporary, 0777) != 0)
+        status = bcop_status_errno(BCOP_CANNOT_CREATE, "%s", temporary);
     status = bcop_comm_agree(c->comm, status);
     if (status == BCOP_OK)
         status = write_state(c, e, state, progress, created);
@@ -323,7 +334,10 @@ static bcop_status read_config(const bcop_comm *comm, bcop_snapshot *s, const ch
     free(text);
     if (status == BCOP_CONFIG) /* a configuration inside a file is data */
         status = bcop_status_fail(BCOP_BAD_DATA, "%s", bcop_status_message());
-    return bcop_comm_agree(comm, status);
+    const bcop_status agreed = bcop_comm_agree(comm, status);
+    if (agreed != BCOP_OK && status == BCOP_OK)
+        bcop_experiment_free(experiment);
+    return agreed;
 }
 
 static bcop_status read_size(bcop_snapshot *s, const char *name, int *size) {
@@ -351,7 +365,17 @@ static bcop_status read_progress(bcop_snapshot *s) {
     BCOP_TRY(bcop_store_text(s->store, "/", "software", s->software, sizeof s->software));
     BCOP_TRY(bcop_store_long(s->store, "/history", "best_step", &p->best_step));
     BCOP_TRY(bcop_store_real(s->store, "/history", "best_certified", &p->best_certified));
-    return bcop_store_real(s->store, "/history", "best_clean", &p->best_clean);
+    BCOP_TRY(bcop_store_real(s->store, "/history", "best_clean", &p->best_clean));
+    if (p->step < 0 || p->epoch < 0 || p->best_step < -1 || p->best_step > p->step ||
+        !isfinite(p->best_certified) || !isfinite(p->best_clean))
+        return bcop_status_fail(BCOP_BAD_DATA,
+                                "%s/state.h5: its progress makes no sense (step %ld)", s->folder,
+                                p->step);
+    if (s->has_manifest && (s->manifest.step != p->step || s->manifest.epoch != p->epoch))
+        return bcop_status_fail(
+            BCOP_BAD_DATA, "%s/%s: is of step %ld in epoch %ld, state.h5 of step %ld in epoch %ld",
+            s->folder, BCOP_MANIFEST_NAME, s->manifest.step, s->manifest.epoch, p->step, p->epoch);
+    return BCOP_OK;
 }
 
 bcop_status bcop_checkpoint_open(const bcop_comm *comm, const char *folder, bcop_snapshot *s,
@@ -392,14 +416,9 @@ static bcop_status check_field(const bcop_snapshot *s, const bcop_field *field) 
     if (s->has_manifest && entry->hash != bcop_store_hash(field))
         return bcop_status_fail(BCOP_BAD_DATA, "%s/state.h5: %s differs from its hash", s->folder,
                                 field->path);
-    long size = 1;
-    for (int d = 0; d < field->dimensions; d++)
-        size *= field->size[d];
-    for (long i = 0; i < size; i++)
-        if (!isfinite(((const float *)field->data)[i]))
-            return bcop_status_fail(BCOP_BAD_DATA, "%s/state.h5: %s is not finite", s->folder,
-                                    field->path);
-    return BCOP_OK;
+    char place[sizeof s->folder + 32];
+    snprintf(place, sizeof place, "%s/state.h5", s->folder);
+    return check_finite(place, field, BCOP_BAD_DATA);
 }
 
 bcop_status bcop_checkpoint_load(bcop_checkpoint *c, bcop_snapshot *s, unsigned parts) {
@@ -411,6 +430,11 @@ bcop_status bcop_checkpoint_load(bcop_checkpoint *c, bcop_snapshot *s, unsigned 
         if (mine == BCOP_OK)
             mine = check_field(s, &c->field[i]);
     }
+    /* Everything was asked for: then the manifest must know of nothing else. */
+    if (mine == BCOP_OK && s->has_manifest && s->manifest.count != c->count &&
+        (parts & BCOP_PART_OPTIMIZER))
+        mine = bcop_status_fail(BCOP_BAD_DATA, "%s/%s: lists %d fields, the network has %d",
+                                s->folder, BCOP_MANIFEST_NAME, s->manifest.count, c->count);
     BCOP_TRY(bcop_comm_agree(c->comm, mine));
     for (int i = 0; (parts & BCOP_PART_OPERATOR) && i < c->model->count; i++)
         if (c->model->layer[i].kind->load)

@@ -41,9 +41,10 @@ typedef struct bcop_checkpoint {
 void bcop_checkpoint_plan(bcop_checkpoint *checkpoint, const bcop_comm *comm, bcop_model *model,
                           const bcop_stage *stage, bcop_arena *arena);
 
-/* Writes RUN/step-NNNNNNNN: into a temporary folder, synced, renamed; then points `latest` at it. A
- * folder of that step that is already there is kept as it is. On failure every rank has the same
- * status, and nothing of the attempt remains. Collective. */
+/* Writes RUN/step-NNNNNNNN: into a temporary folder, synced, renamed; then points `latest` at it.
+ * `run` must name the same folder on every rank, whatever its working directory. On failure every
+ * rank has the same status; BCOP_DIVERGED when the state has a number that is not finite.
+ * Collective. */
 bcop_status bcop_checkpoint_write(bcop_checkpoint *checkpoint, const bcop_experiment *experiment,
                                   const char *run, const bcop_progress *progress,
                                   uint64_t data_fingerprint);

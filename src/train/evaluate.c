@@ -38,16 +38,18 @@ static double share_above(const double *margin, long count, double threshold) {
 }
 
 void bcop_evaluate_run(bcop_evaluator *e, const bcop_reals *eps, bcop_evaluation *result,
-                       void (*work)(void *context), void *context) {
+                       void (*work)(void *context, bool long_work), void *context) {
     const long count = bcop_dataset_count(e->dataset), run = e->model->run;
     memset(e->margin, 0, 2 * (size_t)count * sizeof(double));
     for (long i = e->comm->rank; i * run < count; i += e->comm->size) {
         const long left = count - i * run;
         run_images(e, i * run, (int)(left < run ? left : run));
         if (work)
-            work(context);
+            work(context, false);
     }
     bcop_comm_merge(e->comm, e->margin, 2 * count);
+    if (work)
+        work(context, true);
     *result = (bcop_evaluation){.examples = count, .lipschitz = bcop_model_bound(e->model, NULL)};
     for (long i = 0; i < count; i++)
         result->loss += e->value[i] / (double)count;

@@ -90,25 +90,27 @@ static bool is_name(const char *name) {
                strlen(name);
 }
 
-static const bcop_node *place(const bcop_node *root, const char *section, const char *key) {
+const bcop_node *bcop_experiment_place(const bcop_experiment *e, const char *section,
+                                       const char *key) {
+    const bcop_node *root = bcop_config_root(e->config);
     const bcop_node *node = section ? bcop_config_find(root, section) : root;
-    const bcop_node *value = node ? bcop_config_find(node, key) : NULL;
+    const bcop_node *value = bcop_config_find(node, key);
     return value ? value : node ? node : root;
 }
 
 /* What no single option's range can say. */
-static bcop_status check(const bcop_node *root, const bcop_experiment *e) {
+static bcop_status check(const bcop_experiment *e) {
     const int lanes = e->train.lanes;
     if (!is_name(e->root.name))
-        return bcop_config_fail(place(root, NULL, "name"),
+        return bcop_config_fail(bcop_experiment_place(e, NULL, "name"),
                                 "only letters, digits, '.', '_' and '-', not starting with '.' "
                                 "(got '%s')",
                                 e->root.name);
     if (lanes & (lanes - 1))
-        return bcop_config_fail(place(root, "train", "lanes"), "must be a power of two (got %d)",
-                                lanes);
+        return bcop_config_fail(bcop_experiment_place(e, "train", "lanes"),
+                                "must be a power of two (got %d)", lanes);
     if (e->train.batch % lanes)
-        return bcop_config_fail(place(root, "train", "batch"),
+        return bcop_config_fail(bcop_experiment_place(e, "train", "batch"),
                                 "must be a multiple of the %d lanes (got %d)", lanes,
                                 e->train.batch);
     return BCOP_OK;
@@ -122,7 +124,7 @@ static bcop_status read_all(bcop_experiment *e) {
     BCOP_TRY(read_model(root, e));
     const bcop_node *input = bcop_config_find(root, "input");
     e->input_node = input ? input : root;
-    return check(root, e);
+    return check(e);
 }
 
 bcop_status bcop_experiment_read(bcop_config *config, bcop_experiment *e) {

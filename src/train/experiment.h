@@ -63,6 +63,10 @@ void bcop_experiment_write(const bcop_experiment *experiment, FILE *out);
 /* The same as a string; the caller frees it. NULL without memory. Local. */
 char *bcop_experiment_text(const bcop_experiment *experiment);
 
+/* The node of `section`.`key`, or the nearest there is of it, for messages about its value. */
+const bcop_node *bcop_experiment_place(const bcop_experiment *experiment, const char *section,
+                                       const char *key);
+
 /* The kinds that the experiment names. */
 const bcop_loss_kind *bcop_experiment_loss(const bcop_experiment *experiment);
 const bcop_optimizer_kind *bcop_experiment_optimizer(const bcop_experiment *experiment);

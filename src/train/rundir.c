@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,6 +16,8 @@ static void join(char path[static BCOP_PATH_MAX], const char *folder, const char
 
 bcop_status bcop_rundir_make(const char *path) {
     char part[BCOP_PATH_MAX];
+    if (!*path)
+        return bcop_status_fail(BCOP_USAGE, "the run directory's name is empty");
     if (strlen(path) >= sizeof part - 64)
         return bcop_status_fail(BCOP_CANNOT_CREATE, "%.80s...: the path is too long", path);
     strcpy(part, path);
@@ -39,11 +42,6 @@ static bool exists(const char *folder, const char *file) {
     join(path, folder, file);
     struct stat info;
     return lstat(path, &info) == 0;
-}
-
-bool bcop_rundir_used(const char *run) {
-    return exists(run, "config.yaml") || exists(run, "metrics.jsonl") ||
-           bcop_rundir_newest(run) >= 0;
 }
 
 /* The step in a folder's name "step-NNNNNNNN", -1 for any other name. */
@@ -89,18 +87,42 @@ static int list_steps(const char *run, long **steps) {
     return count;
 }
 
-long bcop_rundir_newest(const char *run) {
+static bool is_committed(const char *run, long step) {
+    char path[BCOP_PATH_MAX];
+    bcop_rundir_step_path(run, step, "/MANIFEST.json", path);
+    return access(path, F_OK) == 0;
+}
+
+long bcop_rundir_older(const char *run, long before, bool committed) {
     long *steps;
     const int count = list_steps(run, &steps);
-    long newest = -1;
-    for (int i = 0; i < count && newest < 0; i++) {
-        char path[BCOP_PATH_MAX];
-        bcop_rundir_step_path(run, steps[i], "/MANIFEST.json", path);
-        if (access(path, F_OK) == 0)
-            newest = steps[i];
-    }
+    long found = -1;
+    for (int i = 0; i < count && found < 0; i++)
+        if (steps[i] < before && (!committed || is_committed(run, steps[i])))
+            found = steps[i];
     free(steps);
-    return newest;
+    return found;
+}
+
+bcop_rundir_state bcop_rundir_look(const char *run) {
+    if (exists(run, "metrics.jsonl") || bcop_rundir_older(run, LONG_MAX, false) >= 0)
+        return BCOP_RUNDIR_RUN;
+    return exists(run, "config.yaml") ? BCOP_RUNDIR_CONFIG : BCOP_RUNDIR_FREE;
+}
+
+bcop_status bcop_rundir_set_aside(const char *run, long step) {
+    char path[BCOP_PATH_MAX], aside[BCOP_PATH_MAX];
+    bcop_rundir_step_path(run, step, "", path);
+    for (int attempt = 0; attempt < 100; attempt++) {
+        char suffix[16];
+        snprintf(suffix, sizeof suffix, attempt ? ".bad%d" : ".bad", attempt);
+        bcop_rundir_step_path(run, step, suffix, aside);
+        if (rename(path, aside) == 0)
+            return BCOP_OK;
+        if (errno != ENOTEMPTY && errno != EEXIST)
+            break;
+    }
+    return bcop_status_errno(BCOP_IO, "%s: cannot be set aside", path);
 }
 
 bcop_status bcop_rundir_link(const char *run, const char *name, long step) {
@@ -140,14 +162,32 @@ void bcop_rundir_remove(const char *folder) {
 void bcop_rundir_prune(const char *run, int keep) {
     long *steps;
     const int count = list_steps(run, &steps);
-    const long best = bcop_rundir_linked(run, "best");
-    for (int i = keep; i < count; i++) {
+    const long best = bcop_rundir_linked(run, "best"), latest = bcop_rundir_linked(run, "latest");
+    int committed = 0;
+    for (int i = 0; i < count; i++) {
+        if (!is_committed(run, steps[i]))
+            continue;
         char path[BCOP_PATH_MAX];
         bcop_rundir_step_path(run, steps[i], "", path);
-        if (steps[i] != best)
+        if (++committed > keep && steps[i] != best && steps[i] != latest)
             bcop_rundir_remove(path);
     }
     free(steps);
+}
+
+void bcop_rundir_clean(const char *run) {
+    DIR *folder = opendir(run);
+    for (const struct dirent *entry; folder && (entry = readdir(folder));) {
+        const size_t length = strlen(entry->d_name);
+        if (strncmp(entry->d_name, "step-", 5) == 0 && length > 4 &&
+            strcmp(entry->d_name + length - 4, ".tmp") == 0) {
+            char path[BCOP_PATH_MAX];
+            join(path, run, entry->d_name);
+            bcop_rundir_remove(path);
+        }
+    }
+    if (folder)
+        closedir(folder);
 }
 
 bcop_status bcop_rundir_sync(const char *folder) {
@@ -197,7 +237,7 @@ bcop_status bcop_rundir_metrics(const char *run, long step, FILE **metrics) {
         while (out && getline(&line, &capacity, old) > 0) {
             const long at = line_step(line); /* -1: a line cut in the middle */
             if (at >= 0 && at <= step)
-                fputs(line, out);
+                fprintf(out, "%s%s", line, strchr(line, '\n') ? "" : "\n");
         }
         fclose(old);
         free(line);
@@ -241,7 +281,7 @@ bcop_status bcop_rundir_resolve(const char *checkpoint, char folder[static BCOP_
         if (exists(folder, "state.h5"))
             return BCOP_OK;
     }
-    const long newest = bcop_rundir_newest(checkpoint);
+    const long newest = bcop_rundir_older(checkpoint, LONG_MAX, true);
     if (newest < 0)
         return bcop_status_fail(BCOP_NO_INPUT, "%s: holds no checkpoint", checkpoint);
     bcop_rundir_step_path(checkpoint, newest, "", folder);

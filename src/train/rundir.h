@@ -1,4 +1,4 @@
-/* The run directory: config.yaml, metrics.jsonl, attempts.jsonl, step-NNNNNNNN/ and the links
+/* The run directory: config.yaml, metrics.jsonl, step-NNNNNNNN/ and the links
  * `latest` and `best`.
  *
  * All functions are Local; in a run of several ranks rank 0 alone calls them, and the caller agrees
@@ -16,11 +16,22 @@ enum { BCOP_PATH_MAX = 4096 };
 /* Makes the directory and its parents. BCOP_CANNOT_CREATE, BCOP_PERMISSION. */
 bcop_status bcop_rundir_make(const char *path);
 
-/* True when the directory holds anything of a run: a configuration, metrics or a checkpoint. */
-bool bcop_rundir_used(const char *run);
+/* What stands in a directory. */
+typedef enum bcop_rundir_state {
+    BCOP_RUNDIR_FREE,   /* nothing of a run: it may be absent, or hold other files */
+    BCOP_RUNDIR_CONFIG, /* a config.yaml and nothing else of a run: somebody's own file */
+    BCOP_RUNDIR_RUN     /* metrics or checkpoint folders */
+} bcop_rundir_state;
 
-/* The step of the newest committed checkpoint folder, -1 when there is none. */
-long bcop_rundir_newest(const char *run);
+bcop_rundir_state bcop_rundir_look(const char *run);
+
+/* The step of the newest checkpoint folder older than `before`, committed (with its manifest) or
+ * not; -1 when there is none. */
+long bcop_rundir_older(const char *run, long before, bool committed);
+
+/* Renames a checkpoint folder that is not valid to step-NNNNNNNN.bad (.bad1, ...), out of the way
+ * of new ones. */
+bcop_status bcop_rundir_set_aside(const char *run, long step);
 
 /* "RUN/step-00001234"; with `suffix` e.g. "/state.h5" or ".tmp". */
 void bcop_rundir_step_path(const char *run, long step, const char *suffix,
@@ -32,9 +43,12 @@ bcop_status bcop_rundir_link(const char *run, const char *name, long step);
 /* The step that the link RUN/name points at, -1 when there is none. */
 long bcop_rundir_linked(const char *run, const char *name);
 
-/* Removes checkpoint folders beyond the `keep` newest, never the one that `best` points at, and
- * leftovers of unfinished ones. */
+/* Removes committed checkpoint folders beyond the `keep` newest, never those that `best` and
+ * `latest` point at. */
 void bcop_rundir_prune(const char *run, int keep);
+
+/* Removes what attempts that were killed left: step-*.tmp. */
+void bcop_rundir_clean(const char *run);
 
 /* Writes RUN/file as a whole: temporary, sync, rename. */
 bcop_status bcop_rundir_write(const char *run, const char *file, const char *text);

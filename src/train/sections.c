@@ -67,7 +67,7 @@ static const bcop_option ortho_table[] = {
      .offset = AT(ortho.placement),
      .choices = "auto|replicated",
      .fallback = "auto",
-     .help = "where blocks are updated; auto chooses from a cost model"},
+     .help = "where blocks are updated; today both mean on every rank"},
     {0},
 };
 

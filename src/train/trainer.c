@@ -5,15 +5,18 @@
 #include "comm/lanes.h"
 #include "data/prefetch.h"
 #include "train/checkpoint.h"
-#include "train/compatible.h"
 #include "train/evaluate.h"
+#include "train/resume.h"
 #include "train/rundir.h"
+#include "train/samedata.h"
 #include "train/stop.h"
 #include "train/watchdog.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct trainer {
     const bcop_comm *comm;
@@ -30,13 +33,15 @@ typedef struct trainer {
     bcop_prefetch *prefetch;
     bcop_watchdog *watchdog;
     FILE *metrics; /* rank 0 */
-    /* A step's record: {loss, correct} of every lane, then a flag of every rank. */
+    /* A step's record: {loss, correct} of every lane, a flag of every rank, and whether by rank 0's
+       clock a checkpoint is due. */
     double *record;
     float *logit_gradient; /* [images per lane][classes] */
     long **factor_offset;  /* [layers][2] of [ranks + 1]: where ranks' factors begin, in floats */
     bcop_progress progress;
     long steps, steps_per_epoch; /* of the whole run, of one epoch */
     double began, saved_at;
+    bool save_is_due;
     /* of the last step */
     double loss, accuracy, lr, seconds, typical;
     int iterations;
@@ -66,8 +71,9 @@ static bcop_status open_data(trainer *t) {
         return bcop_status_fail(BCOP_BAD_DATA, "training and test images differ in shape");
     t->steps_per_epoch = bcop_dataset_count(train) / e->train.batch;
     if (t->steps_per_epoch == 0)
-        return bcop_status_fail(BCOP_CONFIG, "train.batch: %d is more than the %ld training images",
-                                e->train.batch, bcop_dataset_count(train));
+        return bcop_config_fail(bcop_experiment_place(e, "train", "batch"),
+                                "%d is more than the %ld training images", e->train.batch,
+                                bcop_dataset_count(train));
     t->steps = t->steps_per_epoch * e->train.epochs;
     return BCOP_OK;
 }
@@ -93,7 +99,7 @@ static void plan(trainer *t) {
                                                    .loss_options = e->loss_options};
             bcop_evaluate_plan(&t->evaluator[split], arena);
         }
-    t->record = bcop_arena_take(arena, 2L * e->train.lanes + ranks, sizeof(double));
+    t->record = bcop_arena_take(arena, 2L * e->train.lanes + ranks + 1, sizeof(double));
     t->logit_gradient = bcop_arena_floats(arena, (long)run * t->model->classes);
     t->factor_offset = bcop_arena_take(arena, 2L * t->model->count, sizeof(long *));
     for (int i = 0; i < 2 * t->model->count; i++) {
@@ -110,11 +116,22 @@ static void plan(trainer *t) {
 static bcop_status build_model(trainer *t) {
     const bcop_experiment *e = t->experiment;
     if (t->comm->size > e->train.lanes)
-        return bcop_status_fail(BCOP_CONFIG, "train.lanes: %d lanes are too few for %d ranks",
-                                e->train.lanes, t->comm->size);
+        return bcop_config_fail(bcop_experiment_place(e, "train", "lanes"),
+                                "%d lanes are too few for %d ranks", e->train.lanes, t->comm->size);
     const bcop_dataset *train = t->data[BCOP_SPLIT_TRAIN];
     BCOP_TRY(bcop_model_create(e->model_node, e->input_node, &e->input.mean, &e->input.std,
                                bcop_dataset_shape(train), bcop_dataset_classes(train), &t->model));
+    long widest = t->model->lane_length;
+    for (int i = 0; i < t->model->count; i++) {
+        const bcop_layer *layer = &t->model->layer[i];
+        const long width =
+            layer->factor_in > layer->factor_out ? layer->factor_in : layer->factor_out;
+        widest = widest > width * e->train.batch ? widest : width * e->train.batch;
+    }
+    if (widest > INT_MAX) /* what one message can count */
+        return bcop_config_fail(
+            e->model_node, "a message of %ld numbers is too large; use a smaller batch or layer",
+            widest);
     t->arena.name = "training";
     plan(t);
     BCOP_TRY(bcop_arena_reserve(&t->arena));
@@ -124,6 +141,8 @@ static bcop_status build_model(trainer *t) {
 
 static bcop_status set_up(trainer *t) {
     BCOP_TRY(bcop_comm_agree(t->comm, open_data(t)));
+    for (int split = 0; split < 3; split++)
+        BCOP_TRY(bcop_samedata_check(t->comm, t->data[split], (bcop_split)split));
     return bcop_comm_agree(t->comm, build_model(t));
 }
 
@@ -138,97 +157,49 @@ static void tear_down(trainer *t) {
     bcop_arena_free(&t->arena);
 }
 
-/* ---- where to start ---- */
-
-/* What rank 0 decides about the run directory. */
-typedef struct decision {
-    bool load;     /* the folder holds what to continue from */
-    bool state;    /* with the optimizer's state and the progress */
-    bool same_run; /* the folder is in the run directory */
-    char folder[BCOP_PATH_MAX];
-} decision;
-
-static bcop_status decide(const trainer *t, decision *d) {
-    const bcop_train_request *r = t->request;
-    const bool used = bcop_rundir_used(t->run);
-    const long newest = bcop_rundir_newest(t->run);
-    if (r->resume != BCOP_RESUME_AUTO && used)
-        return bcop_status_fail(BCOP_CANNOT_CREATE,
-                                "%s: holds a run; give another folder with --run, or continue it "
-                                "with --resume auto",
-                                t->run);
-    if (r->resume == BCOP_RESUME_FILE || (r->init_from && newest < 0)) {
-        d->load = true;
-        d->state = r->resume == BCOP_RESUME_FILE;
-        return bcop_rundir_resolve(d->state ? r->resume_file : r->init_from, d->folder);
-    }
-    if (newest >= 0) {
-        d->load = d->state = d->same_run = true;
-        bcop_rundir_step_path(t->run, newest, "", d->folder);
-    } else if (used) {
-        bcop_log_info("%s: no checkpoint was committed yet; starting at step 0", t->run);
-    }
-    return BCOP_OK;
-}
-
-static bcop_status load(trainer *t, const decision *d) {
-    bcop_snapshot snapshot;
-    bcop_experiment then;
-    BCOP_TRY(bcop_checkpoint_open(t->comm, d->folder, &snapshot, &then));
-    bcop_status status = BCOP_OK;
-    if (d->state) {
-        status = bcop_compatible_check(t->experiment, &then);
-        const uint64_t data = bcop_dataset_fingerprint(t->data[BCOP_SPLIT_TRAIN]);
-        if (status == BCOP_OK && snapshot.has_manifest &&
-            snapshot.manifest.data_fingerprint != data)
-            status = bcop_status_fail(BCOP_BAD_DATA,
-                                      "the training data changed: fingerprint %016llx, the "
-                                      "checkpoint was trained on %016llx",
-                                      (unsigned long long)data,
-                                      (unsigned long long)snapshot.manifest.data_fingerprint);
-    }
-    status = bcop_comm_agree(t->comm, status);
-    const unsigned parts = BCOP_PART_BIAS | BCOP_PART_BLOCK;
-    if (status == BCOP_OK)
-        status = bcop_checkpoint_load(&t->checkpoint, &snapshot,
-                                      d->state ? parts | BCOP_PART_OPTIMIZER : parts);
-    if (status == BCOP_OK && d->state)
-        t->progress = snapshot.progress;
-    if (status == BCOP_OK)
-        bcop_log_info("%s %s (step %ld)", d->state ? "continuing from" : "parameters from",
-                      d->folder, snapshot.progress.step);
-    bcop_experiment_free(&then);
-    bcop_checkpoint_close(&snapshot);
-    return status;
-}
+/* ---- starting ---- */
 
 static bcop_status start_parameters(trainer *t) {
-    decision d = {0};
-    bcop_status status = BCOP_OK;
-    if (t->comm->rank == 0)
-        status = decide(t, &d);
-    BCOP_TRY(bcop_comm_agree(t->comm, status));
-    bcop_comm_broadcast(t->comm, &d, sizeof d, 0);
-    t->progress = (bcop_progress){.best_step = -1};
-    if (d.load)
-        BCOP_TRY(load(t, &d));
-    else
-        BCOP_TRY(bcop_comm_agree(
-            t->comm, bcop_stage_initialise(&t->stage, (uint64_t)t->experiment->root.seed)));
+    const bcop_resume resume = {.comm = t->comm,
+                                .experiment = t->experiment,
+                                .request = t->request,
+                                .run = t->run,
+                                .data_fingerprint =
+                                    bcop_dataset_fingerprint(t->data[BCOP_SPLIT_TRAIN]),
+                                .checkpoint = &t->checkpoint,
+                                .stage = &t->stage};
+    BCOP_TRY(bcop_resume_start(&resume, &t->progress));
     bcop_model_build(t->model);
     return BCOP_OK;
 }
 
-/* Rank 0: the run directory, its configuration and its metrics. */
-static bcop_status open_run(trainer *t) {
+/* Rank 0: the run directory, its metrics and its configuration. */
+static bcop_status make_run(trainer *t) {
     BCOP_TRY(bcop_rundir_make(t->run));
+    bcop_rundir_clean(t->run);
+    BCOP_TRY(bcop_rundir_metrics(t->run, t->progress.step, &t->metrics));
+    const long best = t->progress.best_step;
+    if (best >= 0 && bcop_rundir_linked(t->run, "best") != best &&
+        bcop_rundir_older(t->run, best + 1, true) == best)
+        BCOP_TRY(bcop_rundir_link(t->run, "best", best)); /* killed before it was linked */
     char *text = bcop_experiment_text(t->experiment);
     if (!text)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for the configuration");
     const bcop_status status = bcop_rundir_write(t->run, "config.yaml", text);
     free(text);
     BCOP_TRY(status);
-    return bcop_rundir_metrics(t->run, t->progress.step, &t->metrics);
+    char absolute[PATH_MAX];
+    if (!realpath(t->run, absolute))
+        return bcop_status_errno(BCOP_IO, "%s", t->run);
+    snprintf(t->run, sizeof t->run, "%s", absolute);
+    return BCOP_OK;
+}
+
+/* The run directory becomes rank 0's, as an absolute path: others may stand in another folder. */
+static bcop_status open_run(trainer *t) {
+    BCOP_TRY(bcop_comm_agree(t->comm, t->comm->rank == 0 ? make_run(t) : BCOP_OK));
+    bcop_comm_broadcast(t->comm, t->run, sizeof t->run, 0);
+    return BCOP_OK;
 }
 
 static bcop_status start_prefetch(trainer *t) {
@@ -276,6 +247,11 @@ static double record_sum(const trainer *t, int what, int first, int count) {
            record_sum(t, what, first + count / 2, count / 2);
 }
 
+static bool time_to_save(const trainer *t) {
+    const double minutes = t->experiment->checkpoint.every_minutes;
+    return t->comm->rank == 0 && minutes > 0 && bcop_clock_seconds() - t->saved_at > 60 * minutes;
+}
+
 static bcop_status out_of_time(const trainer *t) {
     const double limit = t->request->max_seconds;
     const bool over = limit > 0 && bcop_clock_seconds() - t->began > limit;
@@ -288,7 +264,9 @@ static bcop_status agree_on_step(trainer *t, bcop_status *stop) {
     const int lanes = t->experiment->train.lanes, ranks = t->comm->size;
     double *flag = t->record + 2 * lanes;
     flag[t->comm->rank] = (double)out_of_time(t);
-    bcop_comm_merge(t->comm, t->record, 2L * lanes + ranks);
+    flag[ranks] = time_to_save(t);
+    bcop_comm_merge(t->comm, t->record, 2L * lanes + ranks + 1);
+    t->save_is_due = flag[ranks] > 0;
     *stop = BCOP_OK;
     for (int r = 0; r < ranks; r++)
         if ((int)flag[r] > (int)*stop)
@@ -315,12 +293,14 @@ static bcop_status take_step(trainer *t, bcop_status *stop) {
     bcop_batch batch;
     enter(t, "reading the batch");
     bcop_prefetch_next(t->prefetch, &batch);
-    memset(t->record, 0, (2 * (size_t)e->train.lanes + (size_t)t->comm->size) * sizeof(double));
+    memset(t->record, 0, (2 * (size_t)e->train.lanes + (size_t)t->comm->size + 1) * sizeof(double));
     bcop_lanes_start(&t->lanes);
     const long images = t->model->run, size = bcop_shape_size(t->model->in);
     enter(t, "forward and backward");
-    for (int i = 0; i < t->lanes.run.count; i++)
+    for (int i = 0; i < t->lanes.run.count; i++) {
         run_lane(t, t->lanes.run.first + i, batch.x + i * images * size, batch.label + i * images);
+        enter(t, "forward and backward");
+    }
     enter(t, "agreeing on the step");
     BCOP_TRY(agree_on_step(t, stop));
     enter(t, "summing the gradients");
@@ -351,7 +331,7 @@ static void report_step(trainer *t) {
     fprintf(t->metrics,
             "{\"kind\":\"train\",\"step\":%ld,\"epoch\":%ld,\"loss\":%.9g,\"accuracy\":%.9g,"
             "\"lr\":%.9g,\"iterations\":%d,\"images_per_second\":%.6g}\n",
-            step, (step - 1) / t->steps_per_epoch, t->loss, t->accuracy, t->lr, t->iterations,
+            step, t->progress.epoch, t->loss, t->accuracy, t->lr, t->iterations,
             e->train.batch / t->seconds);
     const long left = (long)((double)(t->steps - step) * t->typical);
     bcop_log_progress("epoch %ld/%d  step %ld/%ld  loss %.4f  accuracy %.3f  %.0f images/s  "
@@ -398,8 +378,8 @@ static bool is_best(trainer *t, const bcop_evaluation *v) {
     return true;
 }
 
-static void keep_awake(void *context) {
-    enter(context, "evaluation");
+static void keep_awake(void *context, bool long_work) {
+    enter(context, long_work ? NULL : "evaluation");
 }
 
 static void evaluate(trainer *t, bcop_split split, bcop_evaluation *v) {
@@ -408,14 +388,21 @@ static void evaluate(trainer *t, bcop_split split, bcop_evaluation *v) {
     report_evaluation(t, split, v);
 }
 
+/* Before the checkpoint that counts on them. */
+static bcop_status sync_metrics(const trainer *t) {
+    if (fflush(t->metrics) != 0 || fsync(fileno(t->metrics)) != 0)
+        return bcop_status_errno(BCOP_IO, "%s/metrics.jsonl", t->run);
+    return BCOP_OK;
+}
+
 static bcop_status save(trainer *t) {
     enter(t, "writing a checkpoint");
+    BCOP_TRY(bcop_comm_agree(t->comm, t->comm->rank == 0 ? sync_metrics(t) : BCOP_OK));
     const uint64_t fingerprint = bcop_dataset_fingerprint(t->data[BCOP_SPLIT_TRAIN]);
     BCOP_TRY(
         bcop_checkpoint_write(&t->checkpoint, t->experiment, t->run, &t->progress, fingerprint));
     bcop_status status = BCOP_OK;
     if (t->comm->rank == 0) {
-        fflush(t->metrics);
         /* Without a hold-out there is nothing to choose by: best is the latest. */
         const bool best = t->progress.best_step == t->progress.step || !has(t, BCOP_SPLIT_HOLDOUT);
         if (best)
@@ -449,14 +436,6 @@ static bcop_status end_epoch(trainer *t, bool *saved) {
 
 /* ---- the run ---- */
 
-static bool time_to_save(const trainer *t) {
-    /* Rank 0's clock decides for all, through the maximum: the others say no. */
-    const double minutes = t->experiment->checkpoint.every_minutes;
-    const bool due =
-        t->comm->rank == 0 && minutes > 0 && bcop_clock_seconds() - t->saved_at > 60 * minutes;
-    return bcop_comm_max(t->comm, due) > 0;
-}
-
 static bcop_status train(trainer *t, long last) {
     while (t->progress.step < last) {
         const double start = bcop_clock_seconds();
@@ -468,7 +447,7 @@ static bcop_status train(trainer *t, long last) {
         if (t->progress.step % t->steps_per_epoch == 0)
             BCOP_TRY(end_epoch(t, &saved));
         const bool ended = stop != BCOP_OK || t->progress.step == last;
-        if (!saved && (ended || time_to_save(t)))
+        if (!saved && (ended || t->save_is_due))
             BCOP_TRY(save(t));
         if (stop != BCOP_OK && t->progress.step < t->steps)
             return bcop_status_fail(stop, "stopped at step %ld of %ld, checkpoint saved",
@@ -495,11 +474,10 @@ static bcop_status run(trainer *t) {
                       t->steps);
         return BCOP_OK;
     }
-    BCOP_TRY(bcop_comm_agree(t->comm, t->comm->rank == 0 ? open_run(t) : BCOP_OK));
+    BCOP_TRY(open_run(t));
     BCOP_TRY(bcop_comm_agree(t->comm, start_prefetch(t)));
     BCOP_TRY(bcop_comm_agree(t->comm,
                              bcop_watchdog_open(e->train.watchdog, t->comm->rank, &t->watchdog)));
-    bcop_stop_install();
     t->saved_at = bcop_clock_seconds();
     return train(t, last);
 }
@@ -512,6 +490,7 @@ bcop_status bcop_trainer_run(const bcop_comm *comm, const bcop_experiment *exper
         snprintf(t.run, sizeof t.run, "%s", request->run);
     else
         snprintf(t.run, sizeof t.run, "checkpoints/%s", experiment->root.name);
+    bcop_stop_install();
     const bcop_status status = run(&t);
     tear_down(&t);
     return status;

@@ -11,11 +11,15 @@
 #include "comm/comm.h"
 #include "train/experiment.h"
 
-typedef enum bcop_resume { BCOP_RESUME_AUTO, BCOP_RESUME_NEVER, BCOP_RESUME_FILE } bcop_resume;
+typedef enum bcop_resume_mode {
+    BCOP_RESUME_AUTO,
+    BCOP_RESUME_NEVER,
+    BCOP_RESUME_FILE
+} bcop_resume_mode;
 
 typedef struct bcop_train_request {
     const char *run; /* run directory; NULL: checkpoints/<name> */
-    bcop_resume resume;
+    bcop_resume_mode resume;
     const char *resume_file; /* CHECKPOINT to continue from, for BCOP_RESUME_FILE */
     const char *init_from;   /* CHECKPOINT whose parameters to start from, or NULL */
     long max_steps;          /* stop when the run's global step reaches it; < 0: none */

@@ -48,7 +48,7 @@ static void *watch(void *context) {
     while (!w->closing) {
         tick(w);
         const double waited = (double)++w->ticks / TICKS_PER_SECOND;
-        if (!w->closing && waited > limit_of(w)) {
+        if (!w->closing && w->phase && waited > limit_of(w)) {
             fprintf(stderr,
                     "bcop: error: no progress for %.0f s: rank %d waits at step %ld in %s\n",
                     waited, w->rank, w->step, w->phase);

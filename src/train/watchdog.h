@@ -16,8 +16,9 @@ typedef struct bcop_watchdog bcop_watchdog;
 bcop_status bcop_watchdog_open(double seconds, int rank, bcop_watchdog **watchdog);
 void bcop_watchdog_close(bcop_watchdog *watchdog); /* NULL is allowed */
 
-/* Something moved: at this step, now entering `phase` (a literal; what the message will name), with
- * steps taking about `typical` seconds. NULL is allowed. Local, no allocation. */
+/* Something moved: at this step, now entering `phase` (a literal that the message will name; NULL:
+ * local work of unknown length, which is not watched), with steps taking about `typical` seconds. A
+ * NULL watchdog is allowed. Local, no allocation. */
 void bcop_watchdog_beat(bcop_watchdog *watchdog, long step, const char *phase, double typical);
 
 #endif

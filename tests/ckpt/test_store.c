@@ -148,14 +148,8 @@ static void test_reads_back_what_was_written(void **state) {
                              : i == 4 ? 56
                                       : 0;
         assert_memory_equal(copy.data, table[i].data, bytes);
-        assert_true(bcop_store_has(store, table[i].path));
         free(copy.data);
     }
-    assert_false(bcop_store_has(store, "/layers/00-conv"));
-    assert_false(bcop_store_has(store, "/layers/00-conv/bias"));
-    assert_false(bcop_store_has(store, "/layers/01-conv/bias"));
-    assert_false(bcop_store_has(store, "layers/00-conv/kernel"));
-    assert_false(bcop_store_has(store, "/layers/00-conv/kernel/"));
     bcop_store_close(store);
 }
 
@@ -234,7 +228,7 @@ static void test_file_is_plain_hdf5(void **state) {
     write_good();
     if (comm.rank == 0)
         look_at_file();
-    bcop_comm_barrier(&comm);
+    bcop_comm_agree(&comm, BCOP_OK); /* waits for everyone */
 }
 
 /* Where two files differ first, -1 if nowhere. */
@@ -354,7 +348,7 @@ static void test_existing_file_is_kept(void **state) {
         fputs("mine", f);
         fclose(f);
     }
-    bcop_comm_barrier(&comm);
+    bcop_comm_agree(&comm, BCOP_OK); /* waits for everyone */
     assert_everywhere(bcop_store_write(&comm, file, ATTRIBUTES, attribute_table, FIELDS, table),
                       BCOP_CANNOT_CREATE, file);
     struct stat about;
@@ -419,7 +413,7 @@ static void patch_byte(long at, int value) {
         assert_int_not_equal(putc(value, f), EOF);
         fclose(f);
     }
-    bcop_comm_barrier(&comm);
+    bcop_comm_agree(&comm, BCOP_OK); /* waits for everyone */
 }
 
 static void test_refuses_what_is_no_hdf5(void **state) {
@@ -442,11 +436,11 @@ static void test_refuses_truncated_files(void **state) {
     write_good();
     struct stat about;
     assert_int_equal(stat(file, &about), 0);
-    bcop_comm_barrier(&comm);
+    bcop_comm_agree(&comm, BCOP_OK); /* waits for everyone */
     for (long length = (long)about.st_size - 1; length >= 0; length = length * 3 / 4 - 1) {
         if (comm.rank == 0)
             assert_int_equal(truncate(file, length), 0);
-        bcop_comm_barrier(&comm);
+        bcop_comm_agree(&comm, BCOP_OK); /* waits for everyone */
         open_fails(BCOP_BAD_DATA, file);
     }
 }
@@ -457,7 +451,7 @@ static void test_survives_flipped_bytes(void **state) {
     write_good();
     struct stat about;
     assert_int_equal(stat(file, &about), 0);
-    bcop_comm_barrier(&comm);
+    bcop_comm_agree(&comm, BCOP_OK); /* waits for everyone */
     unsigned char *good = malloc((size_t)about.st_size);
     FILE *f = fopen(file, "rb");
     assert_non_null(good);
@@ -528,7 +522,7 @@ static bool strange_begin(const char *format, hid_t version_type) {
 static void strange_end(void) {
     if (comm.rank == 0)
         assert_true(H5Fclose(strange) >= 0);
-    bcop_comm_barrier(&comm);
+    bcop_comm_agree(&comm, BCOP_OK); /* waits for everyone */
 }
 
 static void put_array(const char *path, hid_t type, hid_t plan) {
@@ -575,7 +569,7 @@ static void test_refuses_other_formats(void **state) {
         assert_int_equal(mkfifo(strcat(file, ".fifo"), 0600), 0);
     else
         strcat(file, ".fifo");
-    bcop_comm_barrier(&comm);
+    bcop_comm_agree(&comm, BCOP_OK); /* waits for everyone */
     open_fails(BCOP_BAD_DATA, "not a file");
 }
 
@@ -665,10 +659,6 @@ static void test_refuses_links_and_storage(void **state) {
         read_fails(&field, path[i]);
     }
     bcop_store *store = open_good();
-    assert_true(bcop_store_has(store, "/x"));
-    assert_false(bcop_store_has(store, "/soft"));
-    assert_false(bcop_store_has(store, "/out"));
-    assert_false(bcop_store_has(store, "/dir/x"));
     bcop_store_close(store);
 }
 
@@ -731,7 +721,7 @@ int main(void) {
         return 1;
     snprintf(folder, sizeof folder, "test_store.XXXXXX");
     if (comm.rank == 0 && !mkdtemp(folder))
-        bcop_comm_abort(&comm, BCOP_CANNOT_CREATE);
+        exit(1);
     bcop_comm_broadcast(&comm, folder, sizeof folder, 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_reads_back_what_was_written, new_file),
@@ -756,7 +746,7 @@ int main(void) {
         cmocka_unit_test_setup(test_no_space, new_file), /* last: HDF5 keeps a broken handle */
     };
     int failed = cmocka_run_group_tests_name("store", tests, make_table, free_table);
-    bcop_comm_barrier(&comm);
+    bcop_comm_agree(&comm, BCOP_OK); /* waits for everyone */
     if (comm.rank == 0 && failed == 0)
         failed = remove_folder();
     bcop_comm_close(&comm);
