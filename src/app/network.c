@@ -31,9 +31,15 @@ static bcop_status open_data(bcop_network *n, const char *split_name, const char
     BCOP_TRY(bcop_dataset_open(&e->data, e->data_options, split, &n->dataset));
     if (bcop_dataset_count(n->dataset) == 0)
         return bcop_status_fail(BCOP_NO_INPUT, "the %s split is empty", split_name);
-    if (!bcop_shape_equal(bcop_dataset_shape(n->dataset), n->snapshot.in) ||
-        bcop_dataset_classes(n->dataset) > n->snapshot.classes)
-        return bcop_status_fail(BCOP_BAD_DATA, "the data's shape is not the network's");
+    const bcop_shape has = bcop_dataset_shape(n->dataset), in = n->snapshot.in;
+    const int classes = bcop_dataset_classes(n->dataset);
+    if (!bcop_shape_equal(has, in) || classes > n->snapshot.classes)
+        return bcop_status_fail(
+            BCOP_BAD_DATA,
+            "the %s split has %dx%dx%d images of %d classes, the network is for %dx%dx%d and "
+            "%d classes",
+            split_name, has.height, has.width, has.channels, classes, in.height, in.width,
+            in.channels, n->snapshot.classes);
     return BCOP_OK;
 }
 

@@ -29,11 +29,11 @@ typedef enum bcop_checkpoint_part {
 
 typedef struct bcop_checkpoint {
     const bcop_comm *comm;
-    bcop_model *model; /* not owned */
-    int count;         /* of fields */
-    bcop_field *field; /* [count] */
-    int *part;         /* [count] bcop_checkpoint_part of each */
-    float **stored;    /* [layers]: the operators in the file's order */
+    bcop_model *model;          /* not owned */
+    int count;                  /* of fields */
+    bcop_field *field;          /* [count] */
+    bcop_checkpoint_part *part; /* [count] of each field */
+    float **stored;             /* [layers]: the operators in the file's order */
 } bcop_checkpoint;
 
 /* Takes the memory for the tables, in both passes of the arena, after model (and stage, NULL when
