@@ -1,8 +1,8 @@
 /* bcop eval and bcop certify. */
 #include "app/arguments.h"
 #include "app/command.h"
-#include "app/network.h"
 #include "app/json.h"
+#include "app/network.h"
 #include "base/log.h"
 
 #include <math.h>
@@ -36,7 +36,7 @@ static bcop_status read_eps(const char *text, bcop_reals *eps) {
 }
 
 static bcop_status print_json(const bcop_network *n, const arguments *a, const bcop_reals *eps,
-                       const bcop_evaluation *v) {
+                              const bcop_evaluation *v) {
     json_t *out = json_pack("{s:s, s:I, s:I, s:s, s:I, s:f, s:f}", "checkpoint", n->snapshot.folder,
                             "step", (json_int_t)n->snapshot.progress.step, "epoch",
                             (json_int_t)n->snapshot.progress.epoch, "split", a->split, "examples",
@@ -111,12 +111,10 @@ static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
     const bool certify = strcmp(argv[0], "certify") == 0;
     arguments a = {.split = "test"};
     /* The last two are certify's alone: for eval the list ends before them. */
-    const bcop_argument options[] = {{"--split", &a.split, NULL, NULL},
-                                     {"--data", &a.data, NULL, NULL},
-                                     {"--json", NULL, &a.json, NULL},
-                                     {certify ? "--eps" : NULL, &a.eps, NULL, NULL},
-                                     {"--per-image", &a.per_image, NULL, NULL},
-                                     {0}};
+    const bcop_argument options[] = {
+        {"--split", &a.split, NULL, NULL},         {"--data", &a.data, NULL, NULL},
+        {"--json", NULL, &a.json, NULL},           {certify ? "--eps" : NULL, &a.eps, NULL, NULL},
+        {"--per-image", &a.per_image, NULL, NULL}, {0}};
     bcop_status status = bcop_arguments_read(argc, argv, options, "CHECKPOINT", &a.checkpoint);
     if (status == BCOP_OK && certify && !a.eps)
         status = bcop_status_fail(BCOP_USAGE, "--eps is needed, e.g. --eps 36/255,0.5");

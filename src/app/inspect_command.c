@@ -1,7 +1,7 @@
 #include "app/arguments.h"
 #include "app/command.h"
-#include "app/network.h"
 #include "app/json.h"
+#include "app/network.h"
 #include "base/log.h"
 
 #include <math.h>
@@ -121,7 +121,7 @@ static bcop_status examine(bcop_network *n, const arguments *a, const bcop_comm 
     status = bcop_network_check_bound(f.lipschitz);
     if (status == BCOP_OK)
         status = bcop_checkpoint_load(&n->checkpoint, &n->snapshot,
-                                  BCOP_PART_BLOCK | (a->verify ? BCOP_PART_OPTIMIZER : 0u));
+                                      BCOP_PART_BLOCK | (a->verify ? BCOP_PART_OPTIMIZER : 0u));
     for (int i = 0; status == BCOP_OK && i < n->model->count; i++)
         f.defect[i] = worst_defect(&n->model->layer[i]);
     if (status == BCOP_OK && a->verify)

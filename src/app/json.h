@@ -6,8 +6,8 @@
 
 #include <jansson.h>
 
-/* Prints `object` (takes the reference; NULL: a text in it was no UTF-8 or a number not finite) and a
- * newline. BCOP_IO when stdout cannot take it. Local. */
+/* Prints `object` (takes the reference; NULL: a text in it was no UTF-8 or a number not finite) and
+ * a newline. BCOP_IO when stdout cannot take it. Local. */
 bcop_status bcop_json_print(json_t *object);
 
 #endif

@@ -34,8 +34,8 @@ typedef struct bcop_evaluation {
 void bcop_evaluate_plan(bcop_evaluator *evaluator, bcop_arena *arena);
 
 /* Evaluates the whole dataset with the model as built, runs dealt to the ranks in turn. `work`,
- * when not NULL, is called after every run, and with long_work before the bound, a local computation
- * of unknown length. Collective. */
+ * when not NULL, is called after every run, and with long_work before the bound, a local
+ * computation of unknown length. Collective. */
 void bcop_evaluate_run(bcop_evaluator *evaluator, const bcop_reals *eps,
                        bcop_evaluation *evaluation, void (*work)(void *context, bool long_work),
                        void *context);
