@@ -8,6 +8,7 @@
 #include "linalg/spectral.h"
 #include "nn/kernel.h"
 #include "nn/layer_kinds.h"
+#include "nn/window.h"
 
 #include <float.h>
 #include <math.h>
@@ -67,10 +68,6 @@ typedef struct conv_state {
     float *adjoint; /* [k][k][c_out][c_in], taps reversed */
     float *slope;   /* dL/dT [k][k][m][c] */
 } conv_state;
-
-/* Rows of windows are gathered for so many floats at a time: half a megabyte stays in the second
-   cache beside the kernel. */
-enum { CHUNK_FLOATS = 1 << 17 };
 
 static const bcop_node *option_node(const bcop_layer *layer, const char *key) {
     const bcop_node *node = bcop_config_find(layer->where, key);
@@ -211,128 +208,12 @@ static void load(bcop_layer *layer, const float *stored) {
 
 /* ---- applying it ---- */
 
-/* One map [height][width][channels] into the middle of a padded one with `before` pixels above and
-   to the left and k - 1 - before below and to the right. */
-typedef struct map {
-    int height, width, channels, k, before;
-    bool zero;
-} map;
-
-static void pad_sides(const map *m, float *padded) {
-    const int pw = m->width + m->k - 1, after = m->k - 1 - m->before;
-    const size_t pixel = (size_t)m->channels * sizeof(float);
-    const long row = (long)pw * m->channels;
-    for (int y = 0; y < m->height; y++) {
-        float *line = padded + (y + m->before) * row;
-        for (int x = 0; x < m->before; x++) {
-            /* the cyclic neighbour, for maps smaller than the padding too */
-            const int from = ((x - m->before) % m->width + m->width) % m->width;
-            if (m->zero)
-                memset(line + (long)x * m->channels, 0, pixel);
-            else
-                memcpy(line + (long)x * m->channels, line + (long)(m->before + from) * m->channels,
-                       pixel);
-        }
-        for (int x = 0; x < after; x++) {
-            float *to = line + (long)(m->before + m->width + x) * m->channels;
-            if (m->zero)
-                memset(to, 0, pixel);
-            else
-                memcpy(to, line + (long)(m->before + x % m->width) * m->channels, pixel);
-        }
-    }
-    for (int y = 0; y < m->k - 1; y++) {
-        const int line = y < m->before ? y : m->height + y;
-        const int from = ((line - m->before) % m->height + m->height) % m->height + m->before;
-        if (m->zero)
-            memset(padded + line * row, 0, (size_t)row * sizeof(float));
-        else
-            memcpy(padded + line * row, padded + from * row, (size_t)row * sizeof(float));
-    }
+static bcop_window input_map(const conv_state *c) {
+    return (bcop_window){c->height, c->width, c->c_in, c->k, c->k / 2, c->zero_pad};
 }
 
-/* Pixel-unshuffle by s of one image x[height s][width s][channels / s^2] into the middle of the
-   padded map. */
-static void unshuffle(const map *m, int s, const float *x, float *padded) {
-    const int pw = m->width + m->k - 1, channels = m->channels / (s * s);
-    const long line = (long)m->width * m->channels;
-    for (int y = 0; y < m->height; y++) {
-        float *to = padded + ((long)(y + m->before) * pw + m->before) * m->channels;
-        const float *from = x + y * line;
-        if (s == 1) {
-            memcpy(to, from, (size_t)line * sizeof(float));
-            continue;
-        }
-        for (int dy = 0; dy < s; dy++)
-            for (int p = 0; p < m->width; p++)
-                for (int dx = 0; dx < s; dx++)
-                    for (int ch = 0; ch < channels; ch++)
-                        to[(long)p * m->channels + ch * s * s + dy * s + dx] =
-                            from[((long)(dy * m->width + p) * s + dx) * channels + ch];
-    }
-}
-
-/* The inverse: from[height][width][channels] to x[height s][width s][channels / s^2]. */
-static void shuffle(const map *m, int s, const float *from, float *x) {
-    const int channels = m->channels / (s * s);
-    for (int y = 0; y < m->height; y++)
-        for (int dy = 0; dy < s; dy++)
-            for (int p = 0; p < m->width; p++)
-                for (int dx = 0; dx < s; dx++)
-                    for (int ch = 0; ch < channels; ch++)
-                        x[((((long)y * s + dy) * m->width + p) * s + dx) * channels + ch] =
-                            from[((long)y * m->width + p) * m->channels + ch * s * s + dy * s + dx];
-}
-
-static long padded_size(const map *m) {
-    return (long)(m->height + m->k - 1) * (m->width + m->k - 1) * m->channels;
-}
-
-/* Windows of `n` padded images as rows [n height width][k k channels]. */
-static void gather_rows(const map *m, int n, const float *padded, float *rows) {
-    const int pw = m->width + m->k - 1;
-    const long run = (long)m->k * m->channels;
-    for (int image = 0; image < n; image++, padded += padded_size(m))
-        for (int y = 0; y < m->height; y++)
-            for (int x = 0; x < m->width; x++)
-                for (int i = 0; i < m->k; i++, rows += run)
-                    memcpy(rows, padded + ((long)(y + i) * pw + x) * m->channels,
-                           (size_t)run * sizeof(float));
-}
-
-static int chunk_images(const map *m, int n) {
-    const long one = (long)m->height * m->width * m->k * m->k * m->channels;
-    const long images = CHUNK_FLOATS / one;
-    return images < 1 ? 1 : images < n ? (int)images : n;
-}
-
-static long rows_size(const map *m, int n) {
-    return (long)chunk_images(m, n) * m->height * m->width * m->k * m->k * m->channels;
-}
-
-/* y[n height width][c_out] (+)= windows of the padded images times kernel [k k channels][c_out] */
-static void correlate(const map *m, int n, const float *padded, const float *kernel, int c_out,
-                      float beta, float *y, float *rows) {
-    const int chunk = chunk_images(m, n), pixels = m->height * m->width;
-    const int depth = m->k * m->k * m->channels;
-    for (int done = 0; done < n; done += chunk) {
-        const int images = n - done < chunk ? n - done : chunk;
-        const float *window = padded + done * padded_size(m);
-        if (m->k > 1) {
-            gather_rows(m, images, window, rows);
-            window = rows;
-        }
-        bcop_product_nn(images * pixels, c_out, depth, 1, window, kernel, beta,
-                        y + (long)done * pixels * c_out);
-    }
-}
-
-static map input_map(const conv_state *c) {
-    return (map){c->height, c->width, c->c_in, c->k, c->k / 2, c->zero_pad};
-}
-
-static map output_map(const conv_state *c) {
-    return (map){c->height, c->width, c->c_out, c->k, c->k - 1 - c->k / 2, c->zero_pad};
+static bcop_window output_map(const conv_state *c) {
+    return (bcop_window){c->height, c->width, c->c_out, c->k, c->k - 1 - c->k / 2, c->zero_pad};
 }
 
 static long larger(long a, long b) {
@@ -341,28 +222,27 @@ static long larger(long a, long b) {
 
 /* Scratch: the rows of either direction (at least a pixel of sums), the padded output gradient, and
    the unshuffled input gradient. */
-static long rows_scratch(const map *in, const map *out, int n) {
-    return larger(larger(rows_size(in, n), rows_size(out, n)), out->channels);
+static long rows_scratch(const bcop_window *in, const bcop_window *out, int n) {
+    return larger(larger(bcop_window_rows(in, n), bcop_window_rows(out, n)), out->channels);
 }
 
 static long scratch(const bcop_layer *layer, int n) {
     const conv_state *c = layer->state;
-    const map in = input_map(c), out = output_map(c);
-    return rows_scratch(&in, &out, n) + n * padded_size(&out) +
+    const bcop_window in = input_map(c), out = output_map(c);
+    return rows_scratch(&in, &out, n) + n * bcop_window_padded(&out) +
            (c->stride > 1 ? n * bcop_shape_size(layer->in) : 0);
 }
 
 static void forward(const bcop_layer *layer, int n, const float *x, float *y, const bcop_tape *tape,
                     float *scratch) {
     const conv_state *c = layer->state;
-    const map m = input_map(c);
+    const bcop_window m = input_map(c);
     for (int i = 0; i < n; i++) {
         float *padded = tape->saved + i * layer->saved;
-        unshuffle(&m, c->stride, x + i * bcop_shape_size(layer->in), padded);
-        pad_sides(&m, padded);
+        bcop_window_pad(&m, c->stride, x + i * bcop_shape_size(layer->in), padded);
     }
     bcop_layer_fill_bias(layer, (long)n * c->height * c->width, c->c_out, y);
-    correlate(&m, n, tape->saved, c->forward, c->c_out, 1, y, scratch);
+    bcop_window_correlate(&m, n, tape->saved, c->forward, c->c_out, 1, y, scratch);
 }
 
 /* Sums over pixels: each image by itself first, which keeps the rounding of long sums down. */
@@ -381,35 +261,25 @@ static void sum_pixels(int n, int pixels, int channels, const float *gy, float *
 static void backward(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy, float *gx,
                      float *lane_gradient, float *scratch) {
     const conv_state *c = layer->state;
-    const map in = input_map(c), out = output_map(c);
+    const bcop_window in = input_map(c), out = output_map(c);
     const int pixels = c->height * c->width, depth = c->k * c->k * c->c_in;
-    const int chunk = chunk_images(&in, n);
-    for (int done = 0; done < n; done += chunk) {
-        const int images = n - done < chunk ? n - done : chunk;
-        const float *window = tape->saved + done * layer->saved;
-        if (c->k > 1) {
-            gather_rows(&in, images, window, scratch);
-            window = scratch;
-        }
-        bcop_product_tn(depth, c->c_out, images * pixels, 1, window,
-                        gy + (long)done * pixels * c->c_out, done > 0, lane_gradient);
-    }
+    bcop_window_slope(&in, n, tape->saved, gy, c->c_out, lane_gradient, scratch);
     if (bcop_layer_bias(layer))
         sum_pixels(n, pixels, c->c_out, gy, lane_gradient + (long)depth * c->c_out, scratch);
     if (!gx)
         return;
     float *padded = scratch + rows_scratch(&in, &out, n),
-          *unshuffled = padded + n * padded_size(&out);
+          *unshuffled = padded + n * bcop_window_padded(&out);
     for (int i = 0; i < n; i++) {
-        unshuffle(&out, 1, gy + (long)i * pixels * c->c_out, padded + i * padded_size(&out));
-        pad_sides(&out, padded + i * padded_size(&out));
+        bcop_window_pad(&out, 1, gy + (long)i * pixels * c->c_out,
+                        padded + i * bcop_window_padded(&out));
     }
     float *to = c->stride > 1 ? unshuffled : gx;
-    correlate(&out, n, padded, c->adjoint, c->c_in, 0, to, scratch);
+    bcop_window_correlate(&out, n, padded, c->adjoint, c->c_in, 0, to, scratch);
     if (c->stride > 1)
         for (int i = 0; i < n; i++)
-            shuffle(&in, c->stride, unshuffled + i * bcop_shape_size(layer->in),
-                    gx + i * bcop_shape_size(layer->in));
+            bcop_window_shuffle(&in, c->stride, unshuffled + i * bcop_shape_size(layer->in),
+                                gx + i * bcop_shape_size(layer->in));
 }
 
 /* ---- the bound ---- */
