@@ -1,22 +1,5 @@
 /* libFuzzer: CIFAR-10 records. The input, cut in five, is the training files. */
-#include "../data/data_support.h"
-
-static char dir[256];
-
-static void clean(void) {
-    folder_remove(dir);
-}
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-int LLVMFuzzerInitialize(int *argc, char ***argv) {
-    (void)argc;
-    (void)argv;
-    folder_make(dir);
-    atexit(clean);
-    return 0;
-}
+#include "fuzz_folder.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (size_t f = 0; f < 5; f++) {

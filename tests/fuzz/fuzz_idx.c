@@ -2,24 +2,7 @@
  *
  * Byte 0: bit 0, the images are a gzip file; bit 1, they are packed here; byte 1: number of bytes
  * at the end that are the label file; the rest is the image file. */
-#include "../data/data_support.h"
-
-static char dir[256];
-
-static void clean(void) {
-    folder_remove(dir);
-}
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-int LLVMFuzzerInitialize(int *argc, char ***argv) {
-    (void)argc;
-    (void)argv;
-    folder_make(dir);
-    atexit(clean);
-    return 0;
-}
+#include "fuzz_folder.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 2)
