@@ -48,9 +48,7 @@ static void plan(bcop_network *n, const bcop_comm *comm) {
     const int run = e->train.batch / e->train.lanes;
     bcop_model_plan(n->model, run, run, false, &n->arena);
     if (!n->dataset) { /* to look at the whole state, with the optimizer's */
-        const bcop_stage_rule rule = {.optimizer = bcop_experiment_optimizer(e),
-                                      .optimizer_options = e->optimizer_options};
-        bcop_stage_plan(&n->stage, rule, n->model->parameters, n->model->parameter, &n->arena);
+        bcop_stage_plan(&n->stage, &n->arena);
         bcop_checkpoint_plan(&n->checkpoint, comm, n->model, &n->stage, &n->arena);
         return;
     }
@@ -74,6 +72,13 @@ static bcop_status build(bcop_network *n, const bcop_comm *comm, const char *spl
     if (status == BCOP_CONFIG) /* the configuration in a file is data */
         return bcop_status_fail(BCOP_BAD_DATA, "%s", bcop_status_message());
     BCOP_TRY(status);
+    if (!split) {
+        const bcop_stage_rule rule = {.optimizer = bcop_experiment_optimizer(e),
+                                      .optimizer_options = e->optimizer_options,
+                                      .placement = BCOP_PLACEMENT_REPLICATED};
+        BCOP_TRY(bcop_stage_open(&n->stage, &bcop_comm_alone, rule, n->model->parameters,
+                                 n->model->parameter));
+    }
     n->arena.name = "evaluation";
     plan(n, comm);
     BCOP_TRY(bcop_arena_reserve(&n->arena));
@@ -101,6 +106,7 @@ bcop_status bcop_network_open(const bcop_comm *comm, const char *checkpoint, con
 }
 
 void bcop_network_close(bcop_network *n) {
+    bcop_stage_close(&n->stage);
     bcop_model_free(n->model);
     bcop_dataset_close(n->dataset);
     bcop_arena_free(&n->arena);

@@ -19,6 +19,31 @@ bcop_status bcop_comm_open(bcop_comm *comm) {
     return BCOP_OK;
 }
 
+const bcop_comm bcop_comm_alone = {.handle = MPI_COMM_SELF, .rank = 0, .size = 1};
+
+bcop_status bcop_comm_split(const bcop_comm *comm, int members, bcop_comm *group) {
+    *group = (bcop_comm){.handle = MPI_COMM_NULL};
+    const bool member = comm->rank < members;
+    bcop_status status = BCOP_OK;
+    MPI_Comm_split(comm->handle, member ? 0 : MPI_UNDEFINED, comm->rank, &group->handle);
+    if (member) {
+        MPI_Comm_rank(group->handle, &group->rank);
+        MPI_Comm_size(group->handle, &group->size);
+        group->part = malloc(2 * (size_t)group->size * sizeof *group->part);
+        if (!group->part)
+            status = bcop_status_fail(BCOP_INTERNAL, "out of memory for %d ranks", group->size);
+    }
+    return bcop_comm_agree(comm, status);
+}
+
+void bcop_comm_release(bcop_comm *group) {
+    if (group->size == 0)
+        return;
+    free(group->part);
+    MPI_Comm_free(&group->handle);
+    *group = (bcop_comm){.handle = MPI_COMM_NULL};
+}
+
 void bcop_comm_close(bcop_comm *comm) {
     free(comm->part);
     MPI_Comm_free(&comm->handle);
@@ -26,6 +51,8 @@ void bcop_comm_close(bcop_comm *comm) {
 }
 
 bcop_status bcop_comm_agree(const bcop_comm *comm, bcop_status mine) {
+    if (comm->size == 1)
+        return mine;
     /* The lowest failing rank decides, so that one rank's message is everyone's. */
     int speaker = mine == BCOP_OK ? INT_MAX : comm->rank;
     MPI_Allreduce(MPI_IN_PLACE, &speaker, 1, MPI_INT, MPI_MIN, comm->handle);
@@ -41,6 +68,8 @@ bcop_status bcop_comm_agree(const bcop_comm *comm, bcop_status mine) {
 }
 
 void bcop_comm_broadcast(const bcop_comm *comm, void *data, long bytes, int root) {
+    if (comm->size == 1)
+        return;
     char *p = data;
     for (long done = 0; done < bytes; done += INT_MAX) {
         const long part = bytes - done < INT_MAX ? bytes - done : INT_MAX;
@@ -49,6 +78,8 @@ void bcop_comm_broadcast(const bcop_comm *comm, void *data, long bytes, int root
 }
 
 void bcop_comm_merge(const bcop_comm *comm, double *data, long count) {
+    if (comm->size == 1)
+        return;
     for (long done = 0; done < count; done += INT_MAX) {
         const long part = count - done < INT_MAX ? count - done : INT_MAX;
         MPI_Allreduce(MPI_IN_PLACE, data + done, (int)part, MPI_DOUBLE, MPI_SUM, comm->handle);
@@ -56,7 +87,8 @@ void bcop_comm_merge(const bcop_comm *comm, double *data, long count) {
 }
 
 double bcop_comm_max(const bcop_comm *comm, double value) {
-    MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_DOUBLE, MPI_MAX, comm->handle);
+    if (comm->size > 1)
+        MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_DOUBLE, MPI_MAX, comm->handle);
     return value;
 }
 

@@ -19,6 +19,14 @@ typedef struct bcop_comm {
 /* Starts MPI (funneled) when it was not, and duplicates the world. Collective. */
 bcop_status bcop_comm_open(bcop_comm *comm);
 
+/* A group of one that needs no MPI: for sums that stay on this rank. */
+extern const bcop_comm bcop_comm_alone;
+
+/* The first `members` ranks of `comm` as a communicator of their own; on the others size is 0. To
+ * be given back with bcop_comm_release. Collective over `comm`. */
+bcop_status bcop_comm_split(const bcop_comm *comm, int members, bcop_comm *group);
+void bcop_comm_release(bcop_comm *group); /* Collective over the group; size 0 is allowed */
+
 /* Gives the duplicate back and ends MPI. Collective. */
 void bcop_comm_close(bcop_comm *comm);
 

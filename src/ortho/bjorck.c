@@ -6,34 +6,37 @@
 #include <stdbool.h>
 #include <string.h>
 
-static bool is_tall(int rows, int cols) {
-    return rows >= 3L * cols;
+static bool is_tall(const bcop_rows *r) {
+    return r->rows >= 3L * r->cols;
 }
 
 /* Scratch: G, and B = (3I - G)/2; a copy of W or the product W Z; tall blocks also Z and a
    temporary. */
-long bcop_bjorck_scratch(int rows, int cols) {
-    return (long)rows * cols + (is_tall(rows, cols) ? 4L : 2L) * cols * cols;
+long bcop_bjorck_scratch(const bcop_rows *r) {
+    return (long)r->count * r->cols + (is_tall(r) ? 4L : 2L) * r->cols * r->cols;
 }
 
 typedef struct iterate {
-    int rows, cols;
-    float *w;
+    bcop_rows *rows;
+    int cols;
+    bool tall;
+    float *w;                     /* this rank's rows */
     float *g, *b, *z, *temporary; /* cols x cols; z and temporary for tall blocks alone */
-    float *wide;                  /* rows x cols */
+    float *wide;                  /* as w */
     bool z_is_identity;
 } iterate;
 
-static iterate open(int rows, int cols, float *w, float *scratch) {
-    const long square = (long)cols * cols;
+static iterate open(bcop_rows *rows, float *w, float *scratch) {
+    const long square = (long)rows->cols * rows->cols, size = (long)rows->count * rows->cols;
     return (iterate){.rows = rows,
-                     .cols = cols,
+                     .cols = rows->cols,
+                     .tall = is_tall(rows),
                      .w = w,
                      .g = scratch,
                      .b = scratch + square,
                      .wide = scratch + 2 * square,
-                     .z = scratch + 2 * square + (long)rows * cols,
-                     .temporary = scratch + 3 * square + (long)rows * cols,
+                     .z = scratch + 2 * square + size,
+                     .temporary = scratch + 3 * square + size,
                      .z_is_identity = true};
 }
 
@@ -69,8 +72,14 @@ static void scale(long count, float *x, float factor) {
 
 /* Divides W by the square root of `square`, and G with it. */
 static void divide(iterate *it, double square) {
-    scale((long)it->rows * it->cols, it->w, (float)(1 / sqrt(square)));
+    scale((long)it->rows->count * it->cols, it->w, (float)(1 / sqrt(square)));
     scale((long)it->cols * it->cols, it->g, (float)(1 / square));
+}
+
+/* W <- W M for a small M. */
+static void multiply(iterate *it, const float *small) {
+    bcop_rows_apply(it->rows, 1, it->w, small, 0, it->wide);
+    memcpy(it->w, it->wide, (size_t)it->rows->count * (size_t)it->cols * sizeof(float));
 }
 
 /* One iteration, W <- W B or Z <- Z B, with B from the current G. */
@@ -81,9 +90,8 @@ static void advance(iterate *it) {
         it->b[i] = -0.5f * it->g[i];
     for (int i = 0; i < n; i++)
         it->b[(long)i * n + i] += 1.5f;
-    if (!is_tall(it->rows, n)) {
-        bcop_product_nn(it->rows, n, n, 1, it->w, it->b, 0, it->wide);
-        memcpy(it->w, it->wide, (size_t)it->rows * (size_t)n * sizeof(float));
+    if (!it->tall) {
+        multiply(it, it->b);
     } else if (it->z_is_identity) {
         memcpy(it->z, it->b, (size_t)square * sizeof(float));
         it->z_is_identity = false;
@@ -96,11 +104,11 @@ static void advance(iterate *it) {
 /* G of the iterate after advance(): from W, or B G B for tall blocks. */
 static void next_gram(iterate *it) {
     const int n = it->cols;
-    if (is_tall(it->rows, n)) {
+    if (it->tall) {
         bcop_product_nn(n, n, n, 1, it->b, it->g, 0, it->temporary);
         bcop_product_nn(n, n, n, 1, it->temporary, it->b, 0, it->g);
     } else {
-        bcop_product_gram(it->rows, n, it->w, it->g);
+        bcop_rows_gram(it->rows, it->w, it->g);
     }
 }
 
@@ -108,22 +116,22 @@ static void next_gram(iterate *it) {
 static void apply(iterate *it) {
     if (it->z_is_identity)
         return;
-    bcop_product_nn(it->rows, it->cols, it->cols, 1, it->w, it->z, 0, it->wide);
-    memcpy(it->w, it->wide, (size_t)it->rows * (size_t)it->cols * sizeof(float));
+    multiply(it, it->z);
     it->z_is_identity = true;
 }
 
-bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, int rows, int cols,
-                                float *w, float *scratch, int *iterations) {
+bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_rows *rows, float *w,
+                                float *scratch, int *iterations) {
+    const int cols = rows->cols;
     *iterations = 0;
     if (cols == 0)
         return BCOP_OK;
     /* A quarter is left to the rounding of G, above all of B G B. */
     const double tolerance = 0.75 * rule.tolerance * sqrt(cols);
-    iterate it = open(rows, cols, w, scratch);
+    iterate it = open(rows, w, scratch);
     double first;
     do {
-        bcop_product_gram(rows, cols, w, it.g);
+        bcop_rows_gram(rows, w, it.g);
         const double square = largest_square(cols, it.g);
         if (!isfinite(square))
             return bcop_status_fail(BCOP_DIVERGED, "%s: the block is not finite", name);
@@ -146,16 +154,16 @@ bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, int row
         apply(&it);
         /* Far from the manifold the small iteration's Z is ill-conditioned and its G drifts from
            that of W Z: look again. */
-    } while (is_tall(rows, cols) && first > 0.25 && first > tolerance);
+    } while (it.tall && first > 0.25 && first > tolerance);
     return BCOP_OK;
 }
 
-void bcop_bjorck_polar(int iterations, int rows, int cols, float *m, float *scratch) {
-    if (cols == 0)
+void bcop_bjorck_polar(int iterations, bcop_rows *rows, float *m, float *scratch) {
+    if (rows->cols == 0)
         return;
-    iterate it = open(rows, cols, m, scratch);
-    bcop_product_gram(rows, cols, m, it.g);
-    const double square = largest_square(cols, it.g);
+    iterate it = open(rows, m, scratch);
+    bcop_rows_gram(rows, m, it.g);
+    const double square = largest_square(rows->cols, it.g);
     if (!(square > 1e-30) || !isfinite(square))
         return; /* next to zero there is no direction; what is not finite the retraction reports */
     divide(&it, square);

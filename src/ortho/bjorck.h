@@ -12,25 +12,27 @@
 #ifndef BCOP_ORTHO_BJORCK_H
 #define BCOP_ORTHO_BJORCK_H
 
-#include "base/status.h"
+#include "ortho/rows.h"
 
 typedef struct bcop_bjorck_rule {
     double tolerance;   /* of ||U^T U - I||_F / sqrt(cols); float32 reaches about 5e-7 */
     int max_iterations; /* more is an error */
 } bcop_bjorck_rule;
 
-/* Floats of scratch for one block. */
-long bcop_bjorck_scratch(int rows, int cols);
+/* Floats of scratch for one block. Local. */
+long bcop_bjorck_scratch(const bcop_rows *rows);
 
-/* w[rows][cols], rows >= cols >= 0: in W, out its polar factor U. *iterations: how many were done.
- * BCOP_DIVERGED naming `name` when W is not finite or max_iterations do not suffice; w is then
- * undefined. Local, allocates nothing. */
-bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, int rows, int cols,
-                                float *w, float *scratch, int *iterations);
+/* w[count][cols], this rank's rows of a block with rows >= cols >= 0: in W, out its polar factor U.
+ * *iterations: how many were done. BCOP_DIVERGED naming `name` when W is not finite or
+ * max_iterations do not suffice; w is then undefined. Allocates nothing. Collective over the rows'
+ * group, with the same result on all of it. */
+bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_rows *rows, float *w,
+                                float *scratch, int *iterations);
 
-/* One polar factor to low accuracy: `iterations` Bjorck steps on m scaled below 1, no test.
+/* One polar factor to low accuracy: `iterations` Bjorck steps on M scaled below 1, no test.
  * Singular values of M far below the largest stay below 1. Used for orthogonalised momentum.
- * m[rows][cols]; scratch as above. Zero stays zero. Local. */
-void bcop_bjorck_polar(int iterations, int rows, int cols, float *m, float *scratch);
+ * m[count][cols]; scratch as above. Zero, and what is below about 1e-15, stays as it is. Collective
+ * over the rows' group. */
+void bcop_bjorck_polar(int iterations, bcop_rows *rows, float *m, float *scratch);
 
 #endif

@@ -6,29 +6,40 @@
 #define BCOP_ORTHO_OPTIMIZER_H
 
 #include "base/option.h"
-#include "linalg/parameter.h"
+#include "ortho/rows.h"
 
 enum { BCOP_SLOTS_MAX = 2 };
 
-/* One array of optimizer state that belongs to a parameter. */
+/* One array of optimizer state that belongs to a parameter: of its size, divided over the ranks
+ * like its rows, or a single number. */
 typedef struct bcop_slot {
     const char *name; /* "first", "second", "momentum" */
-    int rows, cols;
+    bool single;
 } bcop_slot;
+
+/* What an optimizer steps: the rows of a parameter that this rank holds. */
+typedef struct bcop_step {
+    double lr;
+    long step;           /* counts from 1 */
+    bcop_rows *rows;     /* of a block; NULL for a plain parameter */
+    long size;           /* floats in value, gradient and slots that are not single */
+    float *value;        /* in U, out W */
+    float *gradient;     /* overwritten */
+    float *const *state; /* [slots], zero at first */
+    float *scratch;
+} bcop_step;
 
 typedef struct bcop_optimizer_kind {
     const char *name;
     const char *help;
     const bcop_option *options;
     size_t options_size;
-    /* Fills slot[BCOP_SLOTS_MAX] and returns how many the parameter needs. Local. */
-    int (*slots)(const bcop_parameter *parameter, bcop_slot slot[]);
-    /* Floats of scratch for this parameter. Local. */
-    long (*scratch)(const bcop_parameter *parameter);
-    /* parameter->value <- value - step of size `lr`; `step` counts from 1; the gradient is
-     * overwritten; state[i] belongs to slot i and starts as zeros. Local, allocates nothing. */
-    void (*step)(const void *options, double lr, long step, bcop_parameter *parameter,
-                 float *const state[], float *scratch);
+    /* Fills slot[BCOP_SLOTS_MAX] and returns how many such a parameter needs. Local. */
+    int (*slots)(bool orthonormal, bcop_slot slot[]);
+    /* Floats of scratch for a block. NULL: none. Local. */
+    long (*scratch)(const bcop_rows *rows);
+    /* value <- value - step. Allocates nothing. Collective over the rows' group. */
+    void (*step)(const void *options, const bcop_step *s);
 } bcop_optimizer_kind;
 
 /* All kinds, ending with NULL. */

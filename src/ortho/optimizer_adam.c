@@ -28,14 +28,10 @@ static const bcop_option adam_options[] = {
     {0},
 };
 
-static long no_scratch(const bcop_parameter *parameter) {
-    (void)parameter;
-    return 0;
-}
-
-static int slots(const bcop_parameter *p, bcop_slot slot[]) {
-    slot[0] = (bcop_slot){"first", p->rows, p->cols};
-    slot[1] = (bcop_slot){"second", p->rows, p->cols};
+static int slots(bool orthonormal, bcop_slot slot[]) {
+    (void)orthonormal;
+    slot[0] = (bcop_slot){"first", false};
+    slot[1] = (bcop_slot){"second", false};
     return 2;
 }
 
@@ -53,14 +49,11 @@ static rates correct(const bcop_adam_options *o, double lr, long step) {
     return (rates){beta1, beta2, (float)(lr * second / first), (float)(o->epsilon * second)};
 }
 
-void bcop_optimizer_adam_step(const void *options, double lr, long step, bcop_parameter *p,
-                              float *const state[], float *scratch) {
-    (void)scratch;
-    const rates r = correct(options, lr, step);
-    float *restrict m = state[0], *restrict v = state[1], *restrict x = p->value;
-    const float *restrict g = p->gradient;
-    const long size = bcop_parameter_size(p);
-    for (long i = 0; i < size; i++) {
+void bcop_optimizer_adam_step(const void *options, const bcop_step *s) {
+    const rates r = correct(options, s->lr, s->step);
+    float *restrict m = s->state[0], *restrict v = s->state[1], *restrict x = s->value;
+    const float *restrict g = s->gradient;
+    for (long i = 0; i < s->size; i++) {
         m[i] = r.beta1 * m[i] + (1 - r.beta1) * g[i];
         v[i] = r.beta2 * v[i] + (1 - r.beta2) * g[i] * g[i];
         x[i] -= r.rate * m[i] / (sqrtf(v[i]) + r.small);
@@ -73,36 +66,29 @@ const bcop_optimizer_kind bcop_optimizer_adam = {
     .options = adam_options,
     .options_size = sizeof(bcop_adam_options),
     .slots = slots,
-    .scratch = no_scratch,
     .step = bcop_optimizer_adam_step,
 };
 
-static int block_slots(const bcop_parameter *p, bcop_slot slot[]) {
-    if (!p->orthonormal)
-        return slots(p, slot);
-    slot[0] = (bcop_slot){"first", p->rows, p->cols};
-    slot[1] = (bcop_slot){"second", 1, 1};
+static int block_slots(bool orthonormal, bcop_slot slot[]) {
+    slot[0] = (bcop_slot){"first", false};
+    slot[1] = (bcop_slot){"second", orthonormal};
     return 2;
 }
 
-static void block_step(const void *options, double lr, long step, bcop_parameter *p,
-                       float *const state[], float *scratch) {
-    if (!p->orthonormal) {
-        bcop_optimizer_adam_step(options, lr, step, p, state, scratch);
+static void block_step(const void *options, const bcop_step *s) {
+    if (!s->rows) {
+        bcop_optimizer_adam_step(options, s);
         return;
     }
-    const long size = bcop_parameter_size(p);
-    if (size == 0)
+    const double whole = (double)s->rows->rows * s->rows->cols;
+    if (whole == 0)
         return;
-    const rates r = correct(options, lr, step);
-    float *restrict m = state[0], *restrict v = state[1], *restrict x = p->value;
-    const float *restrict g = p->gradient;
-    double square = 0;
-    for (long i = 0; i < size; i++)
-        square += (double)g[i] * (double)g[i];
-    v[0] = r.beta2 * v[0] + (1 - r.beta2) * (float)(square / (double)size);
+    const rates r = correct(options, s->lr, s->step);
+    float *restrict m = s->state[0], *restrict v = s->state[1], *restrict x = s->value;
+    const float *restrict g = s->gradient;
+    v[0] = r.beta2 * v[0] + (1 - r.beta2) * (float)(bcop_rows_squares(s->rows, g) / whole);
     const float rate = r.rate / (sqrtf(v[0]) + r.small);
-    for (long i = 0; i < size; i++) {
+    for (long i = 0; i < s->size; i++) {
         m[i] = r.beta1 * m[i] + (1 - r.beta1) * g[i];
         x[i] -= rate * m[i];
     }
@@ -114,6 +100,5 @@ const bcop_optimizer_kind bcop_optimizer_adam_block = {
     .options = adam_options,
     .options_size = sizeof(bcop_adam_options),
     .slots = block_slots,
-    .scratch = no_scratch,
     .step = block_step,
 };

@@ -17,7 +17,6 @@ typedef struct bcop_adam_options {
     double beta1, beta2, epsilon;
 } bcop_adam_options;
 
-void bcop_optimizer_adam_step(const void *options, double lr, long step, bcop_parameter *parameter,
-                              float *const state[], float *scratch);
+void bcop_optimizer_adam_step(const void *options, const bcop_step *s);
 
 #endif

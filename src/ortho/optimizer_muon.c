@@ -9,7 +9,6 @@
 #include "ortho/tangent.h"
 
 #include <stddef.h>
-#include <string.h>
 
 typedef struct muon_options {
     double momentum;
@@ -53,36 +52,32 @@ static const bcop_option options_table[] = {
     {0},
 };
 
-static int slots(const bcop_parameter *p, bcop_slot slot[]) {
-    if (!p->orthonormal)
-        return bcop_optimizer_adam.slots(p, slot);
-    slot[0] = (bcop_slot){"momentum", p->rows, p->cols};
+static int slots(bool orthonormal, bcop_slot slot[]) {
+    if (!orthonormal)
+        return bcop_optimizer_adam.slots(orthonormal, slot);
+    slot[0] = (bcop_slot){"momentum", false};
     return 1;
 }
 
-static long scratch_size(const bcop_parameter *p) {
-    const long polar = bcop_bjorck_scratch(p->rows, p->cols);
-    const long tangent = bcop_tangent_scratch(p->cols);
-    return p->orthonormal ? (polar > tangent ? polar : tangent) : 0;
+static long scratch_size(const bcop_rows *rows) {
+    const long polar = bcop_bjorck_scratch(rows), tangent = bcop_tangent_scratch(rows);
+    return polar > tangent ? polar : tangent;
 }
 
-static void step_on(const void *options, double lr, long step, bcop_parameter *p,
-                    float *const state[], float *scratch) {
+static void step_on(const void *options, const bcop_step *s) {
     const muon_options *o = options;
-    if (!p->orthonormal) {
-        bcop_optimizer_adam_step(&o->bias, lr, step, p, state, scratch);
+    if (!s->rows) {
+        bcop_optimizer_adam_step(&o->bias, s);
         return;
     }
-    const long size = bcop_parameter_size(p);
-    const float mu = (float)o->momentum, rate = (float)lr;
-    float *m = state[0], *t = p->gradient;
-    for (long i = 0; i < size; i++)
-        m[i] = mu * m[i] + t[i];
-    memcpy(t, m, (size_t)size * sizeof(float));
-    bcop_tangent_project(p->rows, p->cols, p->value, t, scratch);
-    bcop_bjorck_polar(o->iterations, p->rows, p->cols, t, scratch);
-    for (long i = 0; i < size; i++)
-        p->value[i] -= rate * t[i];
+    const float mu = (float)o->momentum, rate = (float)s->lr;
+    float *m = s->state[0], *t = s->gradient;
+    for (long i = 0; i < s->size; i++)
+        t[i] = m[i] = mu * m[i] + t[i];
+    bcop_tangent_project(s->rows, s->value, t, s->scratch);
+    bcop_bjorck_polar(o->iterations, s->rows, t, s->scratch);
+    for (long i = 0; i < s->size; i++)
+        s->value[i] -= rate * t[i];
 }
 
 const bcop_optimizer_kind bcop_optimizer_muon = {

@@ -24,27 +24,19 @@ static const bcop_option options_table[] = {
     {0},
 };
 
-static int slots(const bcop_parameter *p, bcop_slot slot[]) {
-    slot[0] = (bcop_slot){"momentum", p->rows, p->cols};
+static int slots(bool orthonormal, bcop_slot slot[]) {
+    (void)orthonormal;
+    slot[0] = (bcop_slot){"momentum", false};
     return 1;
 }
 
-static long scratch_size(const bcop_parameter *parameter) {
-    (void)parameter;
-    return 0;
-}
-
-static void step_on(const void *options, double lr, long step, bcop_parameter *p,
-                    float *const state[], float *scratch) {
-    (void)step;
-    (void)scratch;
+static void step_on(const void *options, const bcop_step *s) {
     const sgd_options *o = options;
-    const float mu = (float)o->momentum, rate = (float)lr;
+    const float mu = (float)o->momentum, rate = (float)s->lr;
     const float ahead = o->nesterov ? mu : 1, now = o->nesterov ? 1 : 0;
-    float *restrict m = state[0], *restrict x = p->value;
-    const float *restrict g = p->gradient;
-    const long size = bcop_parameter_size(p);
-    for (long i = 0; i < size; i++) {
+    float *restrict m = s->state[0], *restrict x = s->value;
+    const float *restrict g = s->gradient;
+    for (long i = 0; i < s->size; i++) {
         m[i] = mu * m[i] + g[i];
         x[i] -= rate * (now * g[i] + ahead * m[i]);
     }
@@ -56,6 +48,5 @@ const bcop_optimizer_kind bcop_optimizer_sgd = {
     .options = options_table,
     .options_size = sizeof(sgd_options),
     .slots = slots,
-    .scratch = scratch_size,
     .step = step_on,
 };

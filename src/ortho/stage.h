@@ -1,50 +1,105 @@
 /* The orthogonalization stage: it owns the parameters, and turns gradients into new parameters:
  * tangent projection, optimizer step, retraction. It sees matrices, never layers.
  *
- * Today every rank updates every parameter from the same reduced gradient (placement REPLICATED).
- */
+ * Whoever holds rows of a block updates them and keeps their optimizer state:
+ *   REPLICATED  every rank holds all rows of it (biases, and blocks that are not worth a message);
+ *   OWNED       one rank holds all rows, dealt out by longest processing time first;
+ *   SHARED      runs of row panels over the first min(ranks, panels) ranks.
+ * OWNED and SHARED are one mechanism, a group of one or of several; afterwards every rank gets all
+ * rows of the new block. A block's update has the same bits in every placement (ortho/rows.h). */
 #ifndef BCOP_ORTHO_STAGE_H
 #define BCOP_ORTHO_STAGE_H
 
 #include "base/arena.h"
+#include "linalg/parameter.h"
 #include "ortho/bjorck.h"
 #include "ortho/optimizer.h"
 
 #include <stdint.h>
 
+typedef enum bcop_placement {                      /* in the order of the option's choices */
+                              BCOP_PLACEMENT_AUTO, /* by the cost model; only as a request */
+                              BCOP_PLACEMENT_REPLICATED,
+                              BCOP_PLACEMENT_OWNED,
+                              BCOP_PLACEMENT_SHARED
+} bcop_placement;
+
 typedef struct bcop_stage_rule {
     bcop_bjorck_rule bjorck;
     const bcop_optimizer_kind *optimizer;
     const void *optimizer_options; /* of the kind's table; not owned */
+    bcop_placement placement;      /* for all blocks */
+    double share_above;            /* auto: flops above which a block is SHARED; 0: when it is more
+                                      than one rank's part of all */
 } bcop_stage_rule;
+
+/* One parameter's placement. */
+typedef struct bcop_stage_place {
+    bcop_placement placement;
+    int owner; /* OWNED: the rank; else 0 */
+} bcop_stage_place;
 
 typedef struct bcop_stage_entry {
     bcop_parameter *parameter; /* not owned; its memory is the stage's */
+    bcop_placement placement;
+    int owner;      /* the first rank that holds rows */
+    bcop_rows rows; /* of a block, on this rank; count 0: none here */
+    long *offset;   /* [ranks + 1]: where in the value ranks' rows begin, in floats */
+    long size;      /* floats of the value that this rank holds */
     int slots;
     bcop_slot slot[BCOP_SLOTS_MAX];
-    float *state[BCOP_SLOTS_MAX];
+    float *state[BCOP_SLOTS_MAX]; /* [size], or one number */
 } bcop_stage_entry;
+
+enum { BCOP_STAGE_GROUPS = 5 }; /* of 1, 2, 4, 8 and 16 ranks */
 
 typedef struct bcop_stage {
     bcop_stage_rule rule;
+    const bcop_comm *comm;
+    bcop_comm group[BCOP_STAGE_GROUPS]; /* of fewer ranks than `comm`; size 0 where not a member */
     int count;
-    bcop_stage_entry *entry; /* [count] */
+    bcop_parameter *const *parameter; /* [count], not owned */
+    bcop_stage_place *place;          /* [count], owned */
+    bcop_stage_entry *entry;          /* [count] */
     float *scratch;
 } bcop_stage;
 
-/* Takes from `arena` what the stage needs for `count` parameters, and gives each parameter its
- * value and gradient. To be called in both passes of the arena with the same arguments. Local. */
-void bcop_stage_plan(bcop_stage *stage, bcop_stage_rule rule, int count,
-                     bcop_parameter *const parameter[], bcop_arena *arena);
+/* Flops of one update of a block with two Bjorck iterations: (4 + 3 i) rows cols^2, tall blocks
+ * 7 rows cols^2 + 6 i cols^3. Local. */
+double bcop_stage_cost(int rows, int cols);
+
+/* Chooses place[count] for `ranks` ranks; depends on its arguments alone, so every rank comes to
+ * the same. Local. */
+void bcop_stage_choose(const bcop_stage_rule *rule, int ranks, int count,
+                       bcop_parameter *const parameter[], bcop_stage_place place[]);
+
+/* Chooses placements for `count` parameters and makes the groups. `comm` and the parameters must
+ * outlive the stage. BCOP_INTERNAL without memory. Collective. */
+bcop_status bcop_stage_open(bcop_stage *stage, const bcop_comm *comm, bcop_stage_rule rule,
+                            int count, bcop_parameter *const parameter[]);
+void bcop_stage_close(bcop_stage *stage); /* Collective; a stage of zeros is allowed */
+
+/* Takes from `arena` what the stage needs, and gives each parameter its value and gradient. To be
+ * called in both passes of the arena. Local. */
+void bcop_stage_plan(bcop_stage *stage, bcop_arena *arena);
 
 /* Initial blocks: Q of a Householder QR of a Philox Gaussian keyed by (seed, block name); plain
  * parameters are zero. BCOP_INTERNAL without memory. Local, the same on every rank. */
 bcop_status bcop_stage_initialise(bcop_stage *stage, uint64_t seed);
 
-/* One update from the gradients; `step` counts from 1. *iterations: the most Bjorck iterations that
- * a block needed. BCOP_DIVERGED names the block. Local. */
+/* One update from the gradients, which every rank has whole; then every rank has the new values
+ * whole. `step` counts from 1. *iterations: the most Bjorck iterations that a block needed.
+ * BCOP_DIVERGED names the block. Collective. */
 bcop_status bcop_stage_update(bcop_stage *stage, double lr, double bias_lr, long step,
                               int *iterations);
+
+/* Floats of a slot as a whole, and the whole from its holders to every rank, and back to them.
+ * Collective; deliver is Local. */
+long bcop_stage_slot_size(const bcop_stage_entry *entry, int slot);
+void bcop_stage_collect(const bcop_stage *stage, const bcop_stage_entry *entry, int slot,
+                        float *whole);
+void bcop_stage_deliver(const bcop_stage *stage, const bcop_stage_entry *entry, int slot,
+                        const float *whole);
 
 /* ||U^T U - I||_F / sqrt(cols) of u[rows][cols] in float64. Allocates; NAN without memory. Local.
  */

@@ -7,10 +7,13 @@
 #ifndef BCOP_ORTHO_TANGENT_H
 #define BCOP_ORTHO_TANGENT_H
 
-/* Floats of scratch: cols^2. */
-long bcop_tangent_scratch(int cols);
+#include "ortho/rows.h"
 
-/* u[rows][cols] orthonormal; g[rows][cols]: in the gradient, out its projection. Local. */
-void bcop_tangent_project(int rows, int cols, const float *u, float *g, float *scratch);
+/* Floats of scratch: cols^2. */
+long bcop_tangent_scratch(const bcop_rows *rows);
+
+/* u[count][cols], this rank's rows of an orthonormal block; g[count][cols]: in the gradient, out
+ * its projection. Collective over the rows' group. */
+void bcop_tangent_project(bcop_rows *rows, const float *u, float *g, float *scratch);
 
 #endif

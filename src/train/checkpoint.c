@@ -53,10 +53,11 @@ static void add_parameter(bcop_checkpoint *c, const bcop_parameter *p) {
 static void add_slot(bcop_checkpoint *c, const bcop_stage_entry *e, int slot) {
     bcop_field field = {.type = BCOP_FIELD_FLOAT,
                         .dimensions = 2,
-                        .size = {e->slot[slot].rows, e->slot[slot].cols},
-                        .data = e->state[slot],
+                        .size = {e->parameter->rows, e->parameter->cols},
                         .unit = "1",
                         .help = "optimizer state"};
+    if (e->slot[slot].single)
+        field.size[0] = field.size[1] = 1;
     snprintf(field.path, sizeof field.path, "/optimizer/%s/%s", e->parameter->name,
              e->slot[slot].name);
     add(c, BCOP_PART_OPTIMIZER, field);
@@ -71,9 +72,44 @@ static void fill(bcop_checkpoint *c, const bcop_stage *stage) {
         for (int p = 0; p < layer->parameters; p++)
             add_parameter(c, &layer->parameter[p]);
     }
+    c->first_slot = c->count;
     for (int i = 0; stage && i < stage->count; i++)
         for (int s = 0; s < stage->entry[i].slots; s++)
-            add_slot(c, &stage->entry[i], s);
+            if (bcop_parameter_size(stage->entry[i].parameter) > 0)
+                add_slot(c, &stage->entry[i], s);
+}
+
+/* Memory for the optimizer state as a whole, given to the fields; NULL without memory or state. */
+static float *open_slots(bcop_checkpoint *c) {
+    long size = 0;
+    for (int f = c->first_slot; f < c->count; f++)
+        size += c->field[f].size[0] * c->field[f].size[1];
+    float *whole = calloc((size_t)size + 1, sizeof *whole), *next = whole;
+    for (int f = c->first_slot; whole && f < c->count; f++) {
+        c->field[f].data = next;
+        next += c->field[f].size[0] * c->field[f].size[1];
+    }
+    return whole;
+}
+
+static void close_slots(bcop_checkpoint *c, float *whole) {
+    for (int f = c->first_slot; f < c->count; f++)
+        c->field[f].data = NULL;
+    free(whole);
+}
+
+/* Between the holders' rows and the whole, for every slot. Collecting is Collective. */
+static void move_slots(bcop_checkpoint *c, bool collect) {
+    const bcop_stage *stage = c->stage;
+    int f = c->first_slot;
+    for (int i = 0; stage && i < stage->count; i++) {
+        const bcop_stage_entry *e = &stage->entry[i];
+        for (int s = 0; s < e->slots && bcop_parameter_size(e->parameter) > 0; s++, f++)
+            if (collect)
+                bcop_stage_collect(stage, e, s, c->field[f].data);
+            else
+                bcop_stage_deliver(stage, e, s, c->field[f].data);
+    }
 }
 
 static long stored_floats(const bcop_layer *layer) {
@@ -85,7 +121,7 @@ static long stored_floats(const bcop_layer *layer) {
 
 void bcop_checkpoint_plan(bcop_checkpoint *c, const bcop_comm *comm, bcop_model *model,
                           const bcop_stage *stage, bcop_arena *arena) {
-    *c = (bcop_checkpoint){.comm = comm, .model = model};
+    *c = (bcop_checkpoint){.comm = comm, .model = model, .stage = stage};
     c->stored = bcop_arena_take(arena, model->count, sizeof *c->stored);
     for (int i = 0; i < model->count; i++) {
         float *stored = bcop_arena_floats(arena, stored_floats(&model->layer[i]));
@@ -261,8 +297,8 @@ static bcop_status commit(const bcop_checkpoint *c, const char *run, const char 
     return bcop_rundir_link(run, "latest", progress->step);
 }
 
-bcop_status bcop_checkpoint_write(bcop_checkpoint *c, const bcop_experiment *e, const char *run,
-                                  const bcop_progress *progress, uint64_t fingerprint) {
+static bcop_status write_whole(bcop_checkpoint *c, const bcop_experiment *e, const char *run,
+                               const bcop_progress *progress, uint64_t fingerprint) {
     char temporary[BCOP_PATH_MAX], state[BCOP_PATH_MAX], created[21];
     bcop_rundir_step_path(run, progress->step, ".tmp", temporary);
     bcop_rundir_step_path(run, progress->step, ".tmp/state.h5", state);
@@ -280,6 +316,21 @@ bcop_status bcop_checkpoint_write(bcop_checkpoint *c, const bcop_experiment *e, 
     }
     if (status != BCOP_OK && c->comm->rank == 0)
         bcop_rundir_remove(temporary);
+    return status;
+}
+
+bcop_status bcop_checkpoint_write(bcop_checkpoint *c, const bcop_experiment *e, const char *run,
+                                  const bcop_progress *progress, uint64_t fingerprint) {
+    float *slots = open_slots(c);
+    bcop_status status = BCOP_OK;
+    if (!slots)
+        status = bcop_status_fail(BCOP_INTERNAL, "out of memory for the checkpoint");
+    status = bcop_comm_agree(c->comm, status);
+    if (status == BCOP_OK) {
+        move_slots(c, true);
+        status = write_whole(c, e, run, progress, fingerprint);
+    }
+    close_slots(c, slots);
     return status;
 }
 
@@ -421,7 +472,7 @@ static bcop_status check_field(const bcop_snapshot *s, const bcop_field *field) 
     return check_finite(place, field, BCOP_BAD_DATA);
 }
 
-bcop_status bcop_checkpoint_load(bcop_checkpoint *c, bcop_snapshot *s, unsigned parts) {
+static bcop_status load_whole(bcop_checkpoint *c, bcop_snapshot *s, unsigned parts) {
     bcop_status mine = BCOP_OK;
     for (int i = 0; i < c->count; i++) {
         if (!((unsigned)c->part[i] & parts))
@@ -440,4 +491,18 @@ bcop_status bcop_checkpoint_load(bcop_checkpoint *c, bcop_snapshot *s, unsigned 
         if (c->model->layer[i].kind->load)
             c->model->layer[i].kind->load(&c->model->layer[i], c->stored[i]);
     return BCOP_OK;
+}
+
+bcop_status bcop_checkpoint_load(bcop_checkpoint *c, bcop_snapshot *s, unsigned parts) {
+    float *slots = open_slots(c);
+    bcop_status status = BCOP_OK;
+    if (!slots)
+        status = bcop_status_fail(BCOP_INTERNAL, "out of memory for the checkpoint");
+    status = bcop_comm_agree(c->comm, status);
+    if (status == BCOP_OK)
+        status = load_whole(c, s, parts);
+    if (status == BCOP_OK && (parts & BCOP_PART_OPTIMIZER))
+        move_slots(c, false);
+    close_slots(c, slots);
+    return status;
 }

@@ -32,6 +32,7 @@ typedef struct bcop_experiment {
         double tolerance;
         int max_iterations;
         int placement;
+        double share_above;
     } ortho;
     bcop_optimizer_options optimizer;
     bcop_schedule schedule;

@@ -65,9 +65,17 @@ static const bcop_option ortho_table[] = {
     {.key = "placement",
      .type = BCOP_OPTION_CHOICE,
      .offset = AT(ortho.placement),
-     .choices = "auto|replicated",
+     .choices = "auto|replicated|owned|shared",
      .fallback = "auto",
-     .help = "where blocks are updated; today both mean on every rank"},
+     .help = "which ranks update a block: all, one, or each some rows of it; auto by a cost model"},
+    {.key = "share_above",
+     .type = BCOP_OPTION_REAL,
+     .offset = AT(ortho.share_above),
+     .max = 1e18,
+     .fallback = "0.0",
+     .unit = "flops",
+     .help =
+         "auto: an update that costs more is shared; 0: one that costs more than a rank's part"},
     {0},
 };
 

@@ -83,11 +83,7 @@ static void plan(trainer *t) {
     const int ranks = t->comm->size, run = e->train.batch / e->train.lanes;
     bcop_arena *arena = &t->arena;
     bcop_model_plan(t->model, run, e->train.batch, true, arena);
-    const bcop_stage_rule rule = {
-        .bjorck = {.tolerance = e->ortho.tolerance, .max_iterations = e->ortho.max_iterations},
-        .optimizer = bcop_experiment_optimizer(e),
-        .optimizer_options = e->optimizer_options};
-    bcop_stage_plan(&t->stage, rule, t->model->parameters, t->model->parameter, arena);
+    bcop_stage_plan(&t->stage, arena);
     bcop_lanes_plan(&t->lanes, t->comm, e->train.lanes, t->model->lane_length, arena);
     bcop_checkpoint_plan(&t->checkpoint, t->comm, t->model, &t->stage, arena);
     for (int split = BCOP_SPLIT_HOLDOUT; split <= BCOP_SPLIT_TEST; split++)
@@ -132,6 +128,10 @@ static bcop_status build_model(trainer *t) {
         return bcop_config_fail(
             e->model_node, "a message of %ld numbers is too large; use a smaller batch or layer",
             widest);
+    return BCOP_OK;
+}
+
+static bcop_status take_memory(trainer *t) {
     t->arena.name = "training";
     plan(t);
     BCOP_TRY(bcop_arena_reserve(&t->arena));
@@ -143,7 +143,16 @@ static bcop_status set_up(trainer *t) {
     BCOP_TRY(bcop_comm_agree(t->comm, open_data(t)));
     for (int split = 0; split < 3; split++)
         BCOP_TRY(bcop_samedata_check(t->comm, t->data[split], (bcop_split)split));
-    return bcop_comm_agree(t->comm, build_model(t));
+    BCOP_TRY(bcop_comm_agree(t->comm, build_model(t)));
+    const bcop_experiment *e = t->experiment;
+    const bcop_stage_rule rule = {
+        .bjorck = {.tolerance = e->ortho.tolerance, .max_iterations = e->ortho.max_iterations},
+        .optimizer = bcop_experiment_optimizer(e),
+        .optimizer_options = e->optimizer_options,
+        .placement = (bcop_placement)e->ortho.placement,
+        .share_above = e->ortho.share_above};
+    BCOP_TRY(bcop_stage_open(&t->stage, t->comm, rule, t->model->parameters, t->model->parameter));
+    return bcop_comm_agree(t->comm, take_memory(t));
 }
 
 static void tear_down(trainer *t) {
@@ -151,6 +160,7 @@ static void tear_down(trainer *t) {
     bcop_prefetch_close(t->prefetch);
     if (t->metrics)
         fclose(t->metrics);
+    bcop_stage_close(&t->stage);
     bcop_model_free(t->model);
     for (int split = 0; split < 3; split++)
         bcop_dataset_close(t->data[split]);
@@ -311,9 +321,8 @@ static bcop_status take_step(trainer *t, bcop_status *stop) {
         bcop_schedule_factor(&e->schedule, t->progress.step, t->steps, t->steps_per_epoch);
     t->lr = e->optimizer.lr * factor;
     enter(t, "updating the blocks");
-    BCOP_TRY(
-        bcop_comm_agree(t->comm, bcop_stage_update(&t->stage, t->lr, e->optimizer.bias_lr * factor,
-                                                   t->progress.step + 1, &t->iterations)));
+    BCOP_TRY(bcop_stage_update(&t->stage, t->lr, e->optimizer.bias_lr * factor,
+                               t->progress.step + 1, &t->iterations));
     bcop_model_build(t->model);
     t->progress.step++;
     t->progress.epoch = t->progress.step / t->steps_per_epoch;

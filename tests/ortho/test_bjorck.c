@@ -2,6 +2,7 @@
 #include "ortho/bjorck.h"
 
 #include "oracle.h"
+#include "whole.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -17,11 +18,13 @@
 
 static const bcop_bjorck_rule RULE = {.tolerance = 2e-6, .max_iterations = 30};
 
-/* Square, nearly square, just not tall (3 cols - 1), just tall (3 cols), very tall, one column. */
+/* Square, nearly square, just not tall (3 cols - 1), just tall (3 cols), very tall, one column; and
+   of several panels: 2, tall or not, 4, 8 and 16. */
 static const int SHAPES[][2] = {
-    {1, 1},   {2, 1},   {3, 1},   {50, 1},  {2, 2},   {5, 2},   {6, 2},   {7, 7},   {9, 8},
-    {14, 5},  {15, 5},  {16, 5},  {16, 16}, {27, 9},  {26, 9},  {31, 17}, {33, 33}, {40, 13},
-    {48, 16}, {64, 64}, {75, 25}, {130, 3}, {96, 32}, {65, 31}, {200, 20}};
+    {1, 1},    {2, 1},    {3, 1},     {50, 1},    {2, 2},    {5, 2},    {6, 2},   {7, 7},
+    {9, 8},    {14, 5},   {15, 5},    {16, 5},    {16, 16},  {27, 9},   {26, 9},  {31, 17},
+    {33, 33},  {40, 13},  {48, 16},   {64, 64},   {75, 25},  {130, 3},  {96, 32}, {65, 31},
+    {200, 20}, {600, 40}, {530, 180}, {1100, 37}, {2050, 9}, {4200, 20}};
 
 typedef struct result {
     bcop_status status;
@@ -30,14 +33,13 @@ typedef struct result {
 
 /* Retracts w in place; beyond the scratch nothing may be written. */
 static result retract(bcop_bjorck_rule rule, int rows, int cols, float *w) {
-    const long need = bcop_bjorck_scratch(rows, cols);
+    const long need = whole_bjorck_scratch(rows, cols);
     float *scratch = oracle_floats(need + 1);
     for (long i = 0; i <= need; i++)
         scratch[i] = NAN;
     scratch[need] = 54321;
     result r = {.iterations = -1};
-    r.status =
-        bcop_bjorck_retract(rule, "03-conv/blocks/P1", rows, cols, w, scratch, &r.iterations);
+    r.status = whole_retract(rule, "03-conv/blocks/P1", rows, cols, w, scratch, &r.iterations);
     assert_true(scratch[need] == 54321);
     free(scratch);
     return r;
@@ -285,7 +287,7 @@ static void check_polar(uint64_t seed, int rows, int cols, double largest, int i
     const long count = (long)rows * cols;
     double *sv = oracle_doubles(cols), *m = oracle_doubles(count);
     float *got = oracle_floats(count);
-    float *scratch = oracle_floats(bcop_bjorck_scratch(rows, cols));
+    float *scratch = oracle_floats(whole_bjorck_scratch(rows, cols));
     for (int j = 0; j < cols; j++)
         sv[j] = largest * pow(3, cols > 1 ? -(double)j / (cols - 1) : 0);
     oracle_random_spectrum(seed, rows, cols, sv, m);
@@ -293,7 +295,7 @@ static void check_polar(uint64_t seed, int rows, int cols, double largest, int i
     oracle_to_double(count, got, m);
     const polar_rule rule = {polar_scale(rows, cols, m), iterations};
     oracle_map_spectrum(rows, cols, m, polar_map, &rule, m);
-    bcop_bjorck_polar(iterations, rows, cols, got, scratch);
+    whole_polar(iterations, rows, cols, got, scratch);
     const double off = oracle_relative_error(count, m, got);
     if (!(off <= 5e-6))
         fail_msg("%d x %d, %d iterations: off by %.2e", rows, cols, iterations, off);
@@ -320,13 +322,13 @@ static void test_polar_zero(void **state) {
     for (int s = 0; s < COUNT(SHAPES); s++) {
         const int rows = SHAPES[s][0], cols = SHAPES[s][1];
         float *m = oracle_floats((long)rows * cols);
-        float *scratch = oracle_floats(bcop_bjorck_scratch(rows, cols));
-        bcop_bjorck_polar(6, rows, cols, m, scratch);
+        float *scratch = oracle_floats(whole_bjorck_scratch(rows, cols));
+        whole_polar(6, rows, cols, m, scratch);
         for (long i = 0; i < (long)rows * cols; i++)
             assert_true(m[i] == 0);
         free(m), free(scratch);
     }
-    bcop_bjorck_polar(6, 5, 0, NULL, NULL);
+    whole_polar(6, 5, 0, NULL, NULL);
 }
 
 /* A momentum without gradients shrinks through every size down to zero. Where its squares leave the
@@ -339,11 +341,11 @@ static void test_polar_tiny(void **state) {
             const long count = (long)rows * cols;
             double *m = oracle_doubles(count);
             float *got = oracle_floats(count);
-            float *scratch = oracle_floats(bcop_bjorck_scratch(rows, cols));
+            float *scratch = oracle_floats(whole_bjorck_scratch(rows, cols));
             oracle_random_orthonormal((uint64_t)(s + 1), rows, cols, m);
             for (long i = 0; i < count; i++)
                 got[i] = (float)(m[i] * pow(10, power));
-            bcop_bjorck_polar(6, rows, cols, got, scratch);
+            whole_polar(6, rows, cols, got, scratch);
             oracle_to_double(count, got, m);
             for (long i = 0; i < count; i++)
                 assert_true(isfinite(m[i]));
@@ -358,9 +360,9 @@ static void test_polar_not_finite(void **state) {
     const float bad[] = {NAN, INFINITY};
     for (int k = 0; k < COUNT(bad); k++) {
         float m[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, scratch[64] = {0};
-        assert_true(bcop_bjorck_scratch(6, 2) <= COUNT(scratch));
+        assert_true(whole_bjorck_scratch(6, 2) <= COUNT(scratch));
         m[5] = bad[k];
-        bcop_bjorck_polar(6, 6, 2, m, scratch);
+        whole_polar(6, 6, 2, m, scratch);
         int lost = 0;
         for (int i = 0; i < 12; i++)
             lost += !isfinite(m[i]);

@@ -1,7 +1,10 @@
 /* run: serial */
 #include "ortho/optimizer.h"
 
+#include "linalg/parameter.h"
+
 #include "oracle.h"
+#include "whole.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -18,8 +21,8 @@
 
 enum { STEPS = 6 };
 
-static const int SHAPES[][2] = {{2, 1},  {5, 2},   {7, 7},  {9, 8},
-                                {15, 5}, {16, 16}, {31, 8}, {40, 24}};
+static const int SHAPES[][2] = {{2, 1},  {5, 2},   {7, 7},     {9, 8},     {15, 5},   {16, 16},
+                                {31, 8}, {40, 24}, {600, 100}, {1100, 37}, {2050, 9}, {4200, 20}};
 
 static const bcop_optimizer_kind *kind_named(const char *name) {
     for (int i = 0; bcop_optimizer_kinds[i]; i++)
@@ -48,6 +51,7 @@ typedef struct bench {
     const bcop_optimizer_kind *kind;
     void *options;
     bcop_parameter parameter;
+    whole block;
     int slots;
     float *state[BCOP_SLOTS_MAX];
     float *scratch;
@@ -64,16 +68,17 @@ static bench bench_open(const char *kind, const char *yaml, int rows, int cols, 
                                    .orthonormal = orthonormal,
                                    .value = oracle_floats(count),
                                    .gradient = oracle_floats(count)};
+    whole_open(&b.block, rows, cols);
     bcop_slot slot[BCOP_SLOTS_MAX];
-    b.slots = b.kind->slots(&b.parameter, slot);
+    b.slots = b.kind->slots(orthonormal, slot);
     assert_in_range(b.slots, 0, BCOP_SLOTS_MAX);
     for (int i = 0; i < b.slots; i++) {
         assert_non_null(slot[i].name);
         for (int j = 0; j < i; j++)
             assert_string_not_equal(slot[i].name, slot[j].name);
-        b.state[i] = oracle_floats((long)slot[i].rows * slot[i].cols);
+        b.state[i] = oracle_floats(slot[i].single ? 1 : count);
     }
-    b.scratch_size = b.kind->scratch(&b.parameter);
+    b.scratch_size = orthonormal && b.kind->scratch ? b.kind->scratch(&b.block.rows) : 0;
     b.scratch = oracle_floats(b.scratch_size + 1);
     b.scratch[b.scratch_size] = 54321;
     return b;
@@ -85,6 +90,19 @@ static void bench_close(bench *b) {
         free(b->state[i]);
     free(b->parameter.value), free(b->parameter.gradient);
     free(b->scratch), free(b->options);
+    whole_close(&b->block);
+}
+
+static void bench_step(bench *b, double lr, long t) {
+    const bcop_step step = {.lr = lr,
+                            .step = t,
+                            .rows = b->parameter.orthonormal ? &b->block.rows : NULL,
+                            .size = bcop_parameter_size(&b->parameter),
+                            .value = b->parameter.value,
+                            .gradient = b->parameter.gradient,
+                            .state = b->state,
+                            .scratch = b->scratch};
+    b->kind->step(b->options, &step);
 }
 
 /* The other side: float64, with the numbers the YAML text says. */
@@ -226,7 +244,7 @@ static void compare(bench *b, reference r, formula expected, int shape) {
         oracle_to_double(size, p->value, x);
         next_gradient((uint64_t)(1000 * shape + t), t, p, x, g);
         expected(&r, lr, t, p, x, g, step);
-        b->kind->step(b->options, lr, t, &b->parameter, b->state, b->scratch);
+        bench_step(b, lr, t);
         double off = 0;
         for (long i = 0; i < size; i++)
             off += pow((double)p->value[i] - (x[i] - step[i]), 2);
@@ -289,8 +307,8 @@ static void test_muon(void **state) {
  * gradient's size. */
 static void test_muon_norm(void **state) {
     (void)state;
-    static const int MORE[][2] = {{1, 1},    {3, 1},   {300, 1}, {64, 64},
-                                  {200, 60}, {90, 80}, {11, 11}};
+    static const int MORE[][2] = {{1, 1},   {3, 1},   {300, 1},   {64, 64},  {200, 60},
+                                  {90, 80}, {11, 11}, {600, 100}, {4200, 20}};
     static const double SIZES[] = {1e-12, 1e-3, 1, 1e6};
     for (int s = 0; s < COUNT(MORE); s++)
         for (int k = 0; k < COUNT(SIZES); k++) {
@@ -306,7 +324,7 @@ static void test_muon_norm(void **state) {
                 next_gradient((uint64_t)(100 * s + t), t, &b.parameter, x, after);
                 for (long i = 0; i < size; i++)
                     b.parameter.gradient[i] *= (float)SIZES[k];
-                b.kind->step(b.options, lr, t, &b.parameter, b.state, b.scratch);
+                bench_step(&b, lr, t);
                 oracle_to_double(size, b.parameter.value, after);
                 for (long i = 0; i < size; i++)
                     after[i] -= x[i];
@@ -324,7 +342,7 @@ static void test_optimizer_no_columns(void **state) {
     (void)state;
     for (int i = 0; bcop_optimizer_kinds[i]; i++) {
         bench b = bench_open(bcop_optimizer_kinds[i]->name, "{}", 3, 0, true);
-        b.kind->step(b.options, 0.1, 1, &b.parameter, b.state, b.scratch);
+        bench_step(&b, 0.1, 1);
         bench_close(&b);
     }
 }

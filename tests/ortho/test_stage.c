@@ -51,14 +51,18 @@ static void rig_open(rig *r, const bcop_optimizer_kind *kind, int count, const i
     r->options = calloc(1, kind->options_size);
     assert_non_null(r->options);
     bcop_option_default((bcop_options){kind->options, r->options});
-    const bcop_stage_rule rule = {RULE, kind, r->options};
-    bcop_stage_plan(&r->stage, rule, count, r->pointer, &r->arena);
+    const bcop_stage_rule rule = {
+        .bjorck = RULE, .optimizer = kind, .optimizer_options = r->options};
+    assert_int_equal(bcop_stage_open(&r->stage, &bcop_comm_alone, rule, count, r->pointer),
+                     BCOP_OK);
+    bcop_stage_plan(&r->stage, &r->arena);
     assert_int_equal(bcop_arena_reserve(&r->arena), BCOP_OK);
-    bcop_stage_plan(&r->stage, rule, count, r->pointer, &r->arena);
+    bcop_stage_plan(&r->stage, &r->arena);
     assert_true(r->arena.used <= r->arena.size);
 }
 
 static void rig_close(rig *r) {
+    bcop_stage_close(&r->stage);
     bcop_arena_free(&r->arena);
     free(r->options);
 }
@@ -87,7 +91,7 @@ static int gather_pieces(const rig *r, piece pieces[]) {
         pieces[n++] = (piece){r->parameter[i].value, bcop_parameter_size(&r->parameter[i])};
         pieces[n++] = (piece){r->parameter[i].gradient, bcop_parameter_size(&r->parameter[i])};
         for (int s = 0; s < e->slots; s++)
-            pieces[n++] = (piece){e->state[s], (long)e->slot[s].rows * e->slot[s].cols};
+            pieces[n++] = (piece){e->state[s], bcop_stage_slot_size(e, s)};
     }
     return n;
 }

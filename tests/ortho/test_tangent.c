@@ -2,6 +2,7 @@
 #include "ortho/tangent.h"
 
 #include "oracle.h"
+#include "whole.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -88,12 +89,12 @@ static void outer_gradient(const loss *l, const double *u, double *g) {
 
 /* Projects in float32, with nothing written beyond the scratch. */
 static void project(int rows, int cols, const float *u, float *g) {
-    const long need = bcop_tangent_scratch(cols);
+    const long need = whole_tangent_scratch(rows, cols);
     float *scratch = oracle_floats(need + 1);
     for (long i = 0; i <= need; i++)
         scratch[i] = NAN;
     scratch[need] = 54321;
-    bcop_tangent_project(rows, cols, u, g, scratch);
+    whole_project(rows, cols, u, g, scratch);
     assert_true(scratch[need] == 54321);
     free(scratch);
 }
@@ -159,7 +160,8 @@ static void test_tangent_unrolled_projector(void **state) {
  * matrix; at sizes where differences would take too long. */
 static void test_tangent_algebra(void **state) {
     (void)state;
-    static const int LARGE[][2] = {{1, 1}, {33, 33}, {64, 32}, {100, 7}, {129, 64}};
+    static const int LARGE[][2] = {{1, 1},     {33, 33},   {64, 32},  {100, 7},  {129, 64},
+                                   {600, 100}, {1100, 37}, {2050, 9}, {4200, 20}};
     for (int k = 0; k < COUNT(LARGE); k++) {
         const int rows = LARGE[k][0], cols = LARGE[k][1];
         const long count = (long)rows * cols, square = (long)cols * cols;

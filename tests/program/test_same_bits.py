@@ -1,8 +1,9 @@
 #!/usr/bin/python3
-# run: label mpi timeout 300
+# run: label mpi timeout 600
 """Training gives the same bits on 1, 2, 3 and 4 ranks, twice, and after a restart on another number
 of ranks."""
 import os
+import shutil
 import sys
 
 sys.path.insert(0, os.path.join(os.environ["BCOP_SOURCE_DIR"], "tests", "support"))
@@ -43,6 +44,36 @@ def check_every_optimizer_and_loss():
             train(path, f"one{number}", None, 20)
             train(path, f"three{number}", 3, 20)
             assert hashes(f"one{number}", 20) == hashes(f"three{number}", 20), (optimizer, loss)
+
+
+def check_every_placement_on_1_to_8_ranks():
+    # blocks with 1, 2 and 4 row panels; mixed: some shared, some owned, some replicated
+    model = ("\n  - conv: {channels: 16, kernel: 3}\n  - maxmin\n"
+             "  - conv: {channels: 32, kernel: 4, stride: 2}\n  - maxmin\n  - dense: {units: 64}\n"
+             "  - maxmin\n  - dense: {units: 600}\n  - maxmin\n  - dense: {units: 4}")
+    data = ("{kind: synthetic, height: 16, width: 16, channels: 3, classes: 4, count: 480, "
+            "test_count: 70, holdout: 64}")
+    path = config("placed", model=model, data=data, train="{batch: 32, lanes: 8, epochs: 5}")
+    train(path, "alone", None, 50)
+    expected, lines = hashes("alone", 50), metrics("alone")
+    for ranks in (2, 3, 4, 5, 8):
+        for placement in ("replicated", "owned", "shared", "auto"):
+            train(path, "run", ranks, 50, "--set", f"ortho.placement={placement}", "--set",
+                  "ortho.share_above=" + ("0" if ranks % 2 else "5.0e6"))
+            assert hashes("run", 50) == expected, (ranks, placement)
+            assert metrics("run") == lines, (ranks, placement)
+            shutil.rmtree("run")
+
+
+def check_restart_in_another_placement():
+    path = config("moved")
+    train(path, "whole", None, 40)
+    for number, (first, second) in enumerate((("owned", "shared"), ("shared", "replicated"),
+                                              ("replicated", "owned"))):
+        run = f"run{number}"
+        train(path, run, 3, 20, "--set", f"ortho.placement={first}")
+        train(path, run, 2, 40, "--set", f"ortho.placement={second}")
+        assert hashes(run, 40) == hashes("whole", 40), (first, second)
 
 
 def check_restart_on_another_number_of_ranks():

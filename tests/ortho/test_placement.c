@@ -1,0 +1,237 @@
+/* run: ranks 1 2 3 4 5 8 */
+/* The stage's placements: who holds what, that every placement gives the same bits, that nobody
+ * keeps state it does not own, and that a failing block ends all ranks together. */
+#include "ortho/stage.h"
+
+#include "oracle.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { COUNT = 9 };
+
+static const bcop_bjorck_rule RULE = {.tolerance = 2e-6, .max_iterations = 30};
+
+static const bcop_parameter LAYOUT[COUNT] = {
+    {.name = "a/H", .rows = 64, .cols = 33, .orthonormal = true},
+    {.name = "a/P1", .rows = 64, .cols = 32, .orthonormal = true},
+    {.name = "a/bias", .rows = 64, .cols = 1},
+    {.name = "b/W", .rows = 1100, .cols = 60, .orthonormal = true},
+    {.name = "c/none", .rows = 1, .cols = 0, .orthonormal = true},
+    {.name = "d/W", .rows = 600, .cols = 220, .orthonormal = true},
+    {.name = "e/W", .rows = 4200, .cols = 20, .orthonormal = true},
+    {.name = "f/W", .rows = 200, .cols = 150, .orthonormal = true},
+    {.name = "g/W", .rows = 200, .cols = 150, .orthonormal = true},
+};
+
+static bcop_comm comm;
+
+typedef struct rig {
+    bcop_parameter parameter[COUNT];
+    bcop_parameter *pointer[COUNT];
+    void *options;
+    bcop_arena arena;
+    bcop_stage stage;
+} rig;
+
+static void rig_open(rig *r, const bcop_comm *on, const bcop_optimizer_kind *kind,
+                     bcop_placement placement, double share_above) {
+    *r = (rig){.arena = {.name = "test"}};
+    for (int i = 0; i < COUNT; i++) {
+        r->parameter[i] = LAYOUT[i];
+        r->pointer[i] = &r->parameter[i];
+    }
+    r->options = calloc(1, kind->options_size);
+    assert_non_null(r->options);
+    bcop_option_default((bcop_options){kind->options, r->options});
+    const bcop_stage_rule rule = {.bjorck = RULE,
+                                  .optimizer = kind,
+                                  .optimizer_options = r->options,
+                                  .placement = placement,
+                                  .share_above = share_above};
+    assert_int_equal(bcop_stage_open(&r->stage, on, rule, COUNT, r->pointer), BCOP_OK);
+    bcop_stage_plan(&r->stage, &r->arena);
+    assert_int_equal(bcop_arena_reserve(&r->arena), BCOP_OK);
+    bcop_stage_plan(&r->stage, &r->arena);
+    assert_true(r->arena.used <= r->arena.size);
+    assert_int_equal(bcop_stage_initialise(&r->stage, 17), BCOP_OK);
+}
+
+static void rig_close(rig *r) {
+    bcop_stage_close(&r->stage);
+    bcop_arena_free(&r->arena);
+    free(r->options);
+}
+
+static void fill_gradients(rig *r, long step) {
+    for (int i = 0; i < COUNT; i++) {
+        const long size = bcop_parameter_size(&r->parameter[i]);
+        double *g = oracle_doubles(size);
+        oracle_random((uint64_t)(1000 * step + i), size, g);
+        for (long k = 0; k < size; k++)
+            r->parameter[i].gradient[k] = (float)g[k];
+        free(g);
+    }
+}
+
+static int run_steps(rig *r, int steps) {
+    int iterations = 0, most = 0;
+    for (long step = 1; step <= steps; step++) {
+        fill_gradients(r, step);
+        assert_int_equal(bcop_stage_update(&r->stage, 0.02, 0.01, step, &iterations), BCOP_OK);
+        most = iterations > most ? iterations : most;
+    }
+    return most;
+}
+
+static void compare(rig *r, rig *alone) {
+    for (int i = 0; i < COUNT; i++) {
+        const long size = bcop_parameter_size(&r->parameter[i]);
+        if (size == 0)
+            continue;
+        assert_memory_equal(r->parameter[i].value, alone->parameter[i].value,
+                            (size_t)size * sizeof(float));
+        const bcop_stage_entry *e = &r->stage.entry[i];
+        for (int s = 0; s < e->slots; s++) {
+            const long whole = bcop_stage_slot_size(e, s);
+            float *collected = calloc((size_t)whole, sizeof *collected);
+            assert_non_null(collected);
+            bcop_stage_collect(&r->stage, e, s, collected);
+            assert_memory_equal(collected, alone->stage.entry[i].state[s],
+                                (size_t)whole * sizeof(float));
+            free(collected);
+        }
+    }
+}
+
+static void test_same_bits_in_every_placement(void **state) {
+    (void)state;
+    for (int k = 0; bcop_optimizer_kinds[k]; k++) {
+        rig alone;
+        rig_open(&alone, &bcop_comm_alone, bcop_optimizer_kinds[k], BCOP_PLACEMENT_AUTO, 0);
+        const int most = run_steps(&alone, 4);
+        for (int placement = BCOP_PLACEMENT_AUTO; placement <= BCOP_PLACEMENT_SHARED; placement++)
+            for (int mixed = 0; mixed < 2; mixed++) {
+                rig r;
+                rig_open(&r, &comm, bcop_optimizer_kinds[k], (bcop_placement)placement,
+                         mixed ? 2e7 : 0);
+                assert_int_equal(run_steps(&r, 4), most);
+                compare(&r, &alone);
+                rig_close(&r);
+            }
+        rig_close(&alone);
+    }
+}
+
+static void test_state_lives_with_its_holders_alone(void **state) {
+    (void)state;
+    for (int placement = BCOP_PLACEMENT_AUTO; placement <= BCOP_PLACEMENT_SHARED; placement++) {
+        rig r;
+        rig_open(&r, &comm, bcop_optimizer_kinds[0], (bcop_placement)placement, 0);
+        for (int i = 0; i < COUNT; i++) {
+            const bcop_stage_entry *e = &r.stage.entry[i];
+            const long whole = bcop_parameter_size(e->parameter);
+            double held = (double)e->size;
+            double sizes[8] = {0};
+            sizes[comm.rank] = held;
+            bcop_comm_merge(&comm, sizes, 8);
+            double sum = 0;
+            for (int n = 0; n < comm.size; n++)
+                sum += sizes[n];
+            if (e->placement == BCOP_PLACEMENT_REPLICATED) {
+                assert_true(held == (double)whole);
+                continue;
+            }
+            assert_true(comm.size > 1 && sum == (double)whole); /* each row once */
+            if (e->placement == BCOP_PLACEMENT_OWNED)
+                assert_true((e->owner == comm.rank) == (held > 0));
+        }
+        rig_close(&r);
+    }
+}
+
+static void test_choice(void **state) {
+    (void)state;
+    bcop_parameter block[8];
+    bcop_parameter *pointer[8];
+    bcop_stage_place place[8];
+    const bcop_stage_rule automatic = {.placement = BCOP_PLACEMENT_AUTO};
+    for (int i = 0; i < 8; i++) {
+        block[i] = (bcop_parameter){.rows = 256, .cols = 256, .orthonormal = true};
+        pointer[i] = &block[i];
+    }
+    /* equal blocks: as many to each rank */
+    for (int ranks = 2; ranks <= 8; ranks *= 2) {
+        int held[8] = {0};
+        bcop_stage_choose(&automatic, ranks, 8, pointer, place);
+        for (int i = 0; i < 8; i++) {
+            assert_int_equal(place[i].placement, BCOP_PLACEMENT_OWNED);
+            held[place[i].owner]++;
+        }
+        for (int r = 0; r < ranks; r++)
+            assert_int_equal(held[r], 8 / ranks);
+    }
+    /* Longest processing time first, on tall blocks, whose cost grows with their rows: 700 to rank
+       0, 600 to 1, 500 to 1 (600 < 700), 400 to 0, then 350 to 0 or 1, whichever has less. */
+    const int rows[5] = {600, 700, 400, 500, 350};
+    for (int i = 0; i < 5; i++)
+        block[i] = (bcop_parameter){.rows = rows[i], .cols = 100, .orthonormal = true};
+    const bcop_stage_rule owned = {.placement = BCOP_PLACEMENT_OWNED};
+    bcop_stage_choose(&owned, 2, 5, pointer, place);
+    const int owner[5] = {1, 0, 0, 1, 0};
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(place[i].placement, BCOP_PLACEMENT_OWNED);
+        assert_int_equal(place[i].owner, owner[i]);
+    }
+    /* one block that outweighs the rest is shared; tiny ones and biases stay everywhere */
+    block[0] = (bcop_parameter){.rows = 2048, .cols = 512, .orthonormal = true};
+    block[1] = (bcop_parameter){.rows = 16, .cols = 8, .orthonormal = true};
+    block[2] = (bcop_parameter){.rows = 512, .cols = 1};
+    bcop_stage_choose(&automatic, 4, 3, pointer, place);
+    assert_int_equal(place[0].placement, BCOP_PLACEMENT_SHARED);
+    assert_int_equal(place[1].placement, BCOP_PLACEMENT_REPLICATED);
+    assert_int_equal(place[2].placement, BCOP_PLACEMENT_REPLICATED);
+    bcop_stage_choose(&automatic, 1, 3, pointer, place);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(place[i].placement, BCOP_PLACEMENT_REPLICATED);
+}
+
+static void test_one_bad_block_ends_all_ranks(void **state) {
+    (void)state;
+    for (int placement = BCOP_PLACEMENT_REPLICATED; placement <= BCOP_PLACEMENT_SHARED; placement++)
+        for (int i = 0; i < COUNT; i++) {
+            if (!LAYOUT[i].orthonormal || LAYOUT[i].cols == 0)
+                continue;
+            rig r;
+            rig_open(&r, &comm, bcop_optimizer_kinds[2], (bcop_placement)placement, 0);
+            fill_gradients(&r, 1);
+            r.parameter[i].gradient[bcop_parameter_size(&r.parameter[i]) - 1] = NAN;
+            int iterations;
+            assert_int_equal(bcop_stage_update(&r.stage, 0.02, 0.01, 1, &iterations),
+                             BCOP_DIVERGED);
+            assert_non_null(strstr(bcop_status_message(), LAYOUT[i].name));
+            rig_close(&r);
+        }
+}
+
+int main(void) {
+    if (bcop_comm_open(&comm) != BCOP_OK)
+        return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_bits_in_every_placement),
+        cmocka_unit_test(test_state_lives_with_its_holders_alone),
+        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_one_bad_block_ends_all_ranks),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    bcop_comm_close(&comm);
+    return failed;
+}

@@ -1,0 +1,66 @@
+#include "whole.h"
+
+#include "ortho/tangent.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+void whole_open_part(whole *w, const bcop_comm *group, int rows, int cols) {
+    w->arena = (bcop_arena){.name = "rows"};
+    bcop_rows_plan(&w->rows, group, rows, cols, &w->arena);
+    assert_int_equal(bcop_arena_reserve(&w->arena), BCOP_OK);
+    bcop_rows_plan(&w->rows, group, rows, cols, &w->arena);
+}
+
+void whole_open(whole *w, int rows, int cols) {
+    whole_open_part(w, &bcop_comm_alone, rows, cols);
+    assert_int_equal(w->rows.first, 0);
+    assert_int_equal(w->rows.count, rows);
+}
+
+void whole_close(whole *w) {
+    bcop_arena_free(&w->arena);
+}
+
+long whole_bjorck_scratch(int rows, int cols) {
+    whole w;
+    whole_open(&w, rows, cols);
+    const long size = bcop_bjorck_scratch(&w.rows);
+    whole_close(&w);
+    return size;
+}
+
+bcop_status whole_retract(bcop_bjorck_rule rule, const char *name, int rows, int cols, float *w,
+                          float *scratch, int *iterations) {
+    whole block;
+    whole_open(&block, rows, cols);
+    const bcop_status status = bcop_bjorck_retract(rule, name, &block.rows, w, scratch, iterations);
+    whole_close(&block);
+    return status;
+}
+
+void whole_polar(int iterations, int rows, int cols, float *m, float *scratch) {
+    whole w;
+    whole_open(&w, rows, cols);
+    bcop_bjorck_polar(iterations, &w.rows, m, scratch);
+    whole_close(&w);
+}
+
+long whole_tangent_scratch(int rows, int cols) {
+    whole w;
+    whole_open(&w, rows, cols);
+    const long size = bcop_tangent_scratch(&w.rows);
+    whole_close(&w);
+    return size;
+}
+
+void whole_project(int rows, int cols, const float *u, float *g, float *scratch) {
+    whole w;
+    whole_open(&w, rows, cols);
+    bcop_tangent_project(&w.rows, u, g, scratch);
+    whole_close(&w);
+}
