@@ -56,24 +56,35 @@ static void deal(int ranks, int count, bcop_parameter *const parameter[],
     }
 }
 
-void bcop_stage_choose(const bcop_stage_rule *rule, int ranks, int count,
-                       bcop_parameter *const parameter[], bcop_stage_place place[]) {
-    double total = 0;
+/* Marks one more block as SHARED: the first that costs more than `limit`, or, for a limit of 0,
+   than one rank's part of all that is not shared. False when there is none. */
+static bool share_one(const bcop_stage_rule *rule, double limit, int ranks, int count,
+                      bcop_parameter *const parameter[], bcop_stage_place place[]) {
+    double rest = 0;
     for (int i = 0; i < count; i++)
-        total += is_movable(rule, parameter[i]) ? cost_of(parameter[i]) : 0;
-    const double limit = rule->share_above > 0 ? rule->share_above : total / ranks;
+        rest += place[i].placement == BCOP_PLACEMENT_OWNED ? cost_of(parameter[i]) : 0;
     for (int i = 0; i < count; i++) {
         const bcop_parameter *p = parameter[i];
         const bool wanted = rule->placement == BCOP_PLACEMENT_SHARED ||
-                            (rule->placement == BCOP_PLACEMENT_AUTO && cost_of(p) > limit);
-        place[i] = (bcop_stage_place){BCOP_PLACEMENT_REPLICATED, 0};
-        if (ranks == 1 || !is_movable(rule, p))
-            continue;
-        if (wanted && bcop_rows_panels(p->rows) > 1)
-            place[i].placement = BCOP_PLACEMENT_SHARED;
-        else
-            place[i] = (bcop_stage_place){BCOP_PLACEMENT_OWNED, -1};
+                            cost_of(p) > (limit > 0 ? limit : rest / ranks);
+        if (place[i].placement == BCOP_PLACEMENT_OWNED && wanted && bcop_rows_panels(p->rows) > 1) {
+            place[i] = (bcop_stage_place){BCOP_PLACEMENT_SHARED, 0};
+            return true;
+        }
     }
+    return false;
+}
+
+void bcop_stage_choose(const bcop_stage_rule *rule, int ranks, int count,
+                       bcop_parameter *const parameter[], bcop_stage_place place[]) {
+    for (int i = 0; i < count; i++) {
+        const bool moves = ranks > 1 && is_movable(rule, parameter[i]);
+        place[i] = (bcop_stage_place){moves ? BCOP_PLACEMENT_OWNED : BCOP_PLACEMENT_REPLICATED,
+                                      moves ? -1 : 0};
+    }
+    if (rule->placement != BCOP_PLACEMENT_OWNED)
+        while (share_one(rule, rule->share_above, ranks, count, parameter, place))
+            ;
     deal(ranks, count, parameter, place);
 }
 

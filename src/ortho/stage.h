@@ -30,7 +30,7 @@ typedef struct bcop_stage_rule {
     const void *optimizer_options; /* of the kind's table; not owned */
     bcop_placement placement;      /* for all blocks */
     double share_above;            /* auto: flops above which a block is SHARED; 0: when it is more
-                                      than one rank's part of all */
+                                      than one rank's part of what is not shared */
 } bcop_stage_rule;
 
 /* One parameter's placement. */
