@@ -11,7 +11,7 @@
 #include <stdbool.h>
 
 typedef struct bcop_comm {
-    MPI_Comm handle; /* own duplicate; for comm/, grid/ and ckpt/ alone */
+    MPI_Comm handle; /* its own, for comm/, grid/ and ckpt/ alone */
     int rank, size;
     int *part; /* [2][size] counts and offsets of gathers; owned */
 } bcop_comm;
@@ -19,7 +19,7 @@ typedef struct bcop_comm {
 /* Starts MPI (funneled) when it was not, and duplicates the world. Collective. */
 bcop_status bcop_comm_open(bcop_comm *comm);
 
-/* A group of one that needs no MPI: for sums that stay on this rank. */
+/* A group of one, for which the functions here do not call MPI: for sums that stay on this rank. */
 extern const bcop_comm bcop_comm_alone;
 
 /* The first `members` ranks of `comm` as a communicator of their own; on the others size is 0. To

@@ -48,20 +48,29 @@ void bcop_lanes_plan(bcop_lanes *sum, const bcop_comm *comm, int lanes, long len
     int nodes = 0;
     for (int r = 0; r < ranks; r++)
         nodes += run_nodes(bcop_lanes_run(lanes, ranks, r), NULL);
-    sum->stack = bcop_arena_floats(arena, sum->capacity * length);
     sum->offset = bcop_arena_take(arena, ranks + 1, sizeof(long));
     sum->nodes = bcop_arena_take(arena, ranks + 1, sizeof(int));
     sum->node_covers = bcop_arena_take(arena, nodes, sizeof(int));
-    sum->slice = bcop_arena_floats(arena, nodes * (length / ranks + 1));
-    sum->total = bcop_arena_floats(arena, ranks > 1 ? length : 0);
+    sum->slice_size = ranks > 1 ? nodes * (length / ranks + 1) : 0;
     sum->request = bcop_arena_take(arena, nodes + ranks * BCOP_LANE_NODES_MAX, sizeof(MPI_Request));
-    if (!sum->stack)
+    if (!sum->offset)
         return;
     for (int r = 0; r <= ranks; r++)
         sum->offset[r] = length * r / ranks;
     for (int r = 0; r < ranks; r++)
         sum->nodes[r + 1] = sum->nodes[r] + run_nodes(bcop_lanes_run(lanes, ranks, r),
                                                       sum->node_covers + sum->nodes[r]);
+}
+
+long bcop_lanes_buffer(const bcop_lanes *sum) {
+    const long total = sum->comm->size > 1 ? sum->length : 0;
+    return sum->capacity * sum->length + sum->slice_size + total;
+}
+
+void bcop_lanes_attach(bcop_lanes *sum, float *buffer) {
+    sum->stack = buffer;
+    sum->slice = buffer + sum->capacity * sum->length;
+    sum->total = sum->slice + sum->slice_size;
 }
 
 void bcop_lanes_start(bcop_lanes *sum) {

@@ -35,15 +35,22 @@ typedef struct bcop_lanes {
     long *offset; /* [ranks + 1]: slices of the vector */
     int *nodes;   /* [ranks + 1]: where each rank's nodes begin */
     int *node_covers;
+    long slice_size;
     float *slice; /* [nodes][slice length] */
     float *total; /* [length] */
     MPI_Request *request;
 } bcop_lanes;
 
-/* Takes the memory, in both passes of the arena. `lanes` is a power of two >= the number of ranks.
- * Local. */
+/* Takes the memory of the tables, in both passes of the arena; the vectors' is separate, so that
+ * sums that are never formed at the same time can share it. `lanes` is a power of two >= the number
+ * of ranks. Local. */
 void bcop_lanes_plan(bcop_lanes *sum, const bcop_comm *comm, int lanes, long length,
                      bcop_arena *arena);
+
+/* Floats of the vectors' memory, and giving it: it is not owned, and holds the sum until its next
+ * user. Local. */
+long bcop_lanes_buffer(const bcop_lanes *sum);
+void bcop_lanes_attach(bcop_lanes *sum, float *buffer);
 
 /* Starts a new sum. Local. */
 void bcop_lanes_start(bcop_lanes *sum);

@@ -26,6 +26,15 @@ void bcop_rows_plan(bcop_rows *r, const bcop_comm *group, int rows, int cols, bc
     r->squares = bcop_arena_take(arena, r->panels, sizeof(double));
 }
 
+long bcop_rows_buffer(const bcop_rows *r) {
+    return r->panels > 1 ? bcop_lanes_buffer(&r->sum) : 0;
+}
+
+void bcop_rows_attach(bcop_rows *r, float *buffer) {
+    if (r->panels > 1)
+        bcop_lanes_attach(&r->sum, buffer);
+}
+
 /* Where in a rank's own rows panel p begins, in floats, and how many rows it has. */
 static long panel_offset(const bcop_rows *r, int p) {
     return (long)(panel_row(r, p) - r->first) * r->cols;

@@ -25,9 +25,14 @@ typedef struct bcop_rows {
  * at most BCOP_ROWS_PANELS_MAX. */
 int bcop_rows_panels(int rows);
 
-/* Takes the memory, in both passes of the arena. `group` (at most as many ranks as panels) must
- * outlive it. Local. */
+/* Takes the memory of the tables, in both passes of the arena; what the sums need is given with
+ * bcop_rows_attach, one buffer for all blocks that are not worked on at the same time. `group` (at
+ * most as many ranks as panels) must outlive it. Local. */
 void bcop_rows_plan(bcop_rows *r, const bcop_comm *group, int rows, int cols, bcop_arena *arena);
+
+/* Floats of the sums' memory (0 for one panel), and giving it. Local. */
+long bcop_rows_buffer(const bcop_rows *r);
+void bcop_rows_attach(bcop_rows *r, float *buffer);
 
 /* g[cols][cols] = W^T W over all rows; w[count][cols] are this rank's. Collective over the group.
  */

@@ -6,6 +6,7 @@
 #include "ortho/tangent.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,7 +40,15 @@ static bool is_movable(const bcop_stage_rule *rule, const bcop_parameter *p) {
 /* Longest processing time first: the costliest block left goes to the rank with the least load. */
 static void deal(int ranks, int count, bcop_parameter *const parameter[],
                  bcop_stage_place place[]) {
-    double load[4096] = {0}; /* no more ranks than lanes */
+    double load[BCOP_STAGE_RANKS_MAX] = {0};
+    for (int i = 0; i < count; i++) {
+        if (place[i].placement != BCOP_PLACEMENT_SHARED)
+            continue;
+        const int panels = bcop_rows_panels(parameter[i]->rows);
+        const int members = panels < ranks ? panels : ranks;
+        for (int r = 0; r < members; r++)
+            load[r] += cost_of(parameter[i]) / members;
+    }
     for (;;) {
         int costliest = -1, idlest = 0;
         for (int i = 0; i < count; i++)
@@ -90,6 +99,9 @@ void bcop_stage_choose(const bcop_stage_rule *rule, int ranks, int count,
 
 /* ---- groups and memory ---- */
 
+_Static_assert(1 << (BCOP_STAGE_GROUPS - 1) == BCOP_ROWS_PANELS_MAX,
+               "a group for every number of panels");
+
 bcop_status bcop_stage_open(bcop_stage *stage, const bcop_comm *comm, bcop_stage_rule rule,
                             int count, bcop_parameter *const parameter[]) {
     *stage = (bcop_stage){.rule = rule, .comm = comm, .count = count, .parameter = parameter};
@@ -100,6 +112,7 @@ bcop_status bcop_stage_open(bcop_stage *stage, const bcop_comm *comm, bcop_stage
     else
         status = bcop_status_fail(BCOP_INTERNAL, "out of memory for %d parameters", count);
     BCOP_TRY(bcop_comm_agree(comm, status));
+    bcop_comm_broadcast(comm, stage->place, count * (long)sizeof *stage->place, 0);
     for (int g = 1; g < BCOP_STAGE_GROUPS && 1 << g < comm->size; g++)
         BCOP_TRY(bcop_comm_split(comm, 1 << g, &stage->group[g]));
     return BCOP_OK;
@@ -176,15 +189,20 @@ static long scratch_for(const bcop_stage *stage, const bcop_stage_entry *e) {
 
 void bcop_stage_plan(bcop_stage *stage, bcop_arena *arena) {
     stage->entry = bcop_arena_take(arena, stage->count, sizeof *stage->entry);
-    long scratch = 0;
+    long scratch = 0, sums = 0;
     for (int i = 0; i < stage->count; i++) {
         bcop_stage_entry entry;
         plan_entry(stage, stage->parameter[i], stage->place[i], &entry, arena);
         if (stage->entry)
             stage->entry[i] = entry;
         scratch = larger(scratch, scratch_for(stage, &entry));
+        sums = larger(sums, entry.rows.count > 0 ? bcop_rows_buffer(&entry.rows) : 0);
     }
     stage->scratch = bcop_arena_floats(arena, scratch);
+    float *buffer = bcop_arena_floats(arena, sums);
+    for (int i = 0; stage->entry && i < stage->count; i++)
+        if (stage->entry[i].rows.count > 0)
+            bcop_rows_attach(&stage->entry[i].rows, buffer);
 }
 
 /* ---- the update ---- */
@@ -249,6 +267,7 @@ bcop_status bcop_stage_update(bcop_stage *stage, double lr, double bias_lr, long
     /* Shared blocks first, so that nobody waits for a rank that is busy with its own. A failing
        rank stays in the schedule: others count on it for the next block. */
     bcop_status failed = BCOP_OK;
+    char message[512] = "";
     *iterations = 0;
     for (int shared = 1; shared >= 0; shared--)
         for (int i = 0; i < stage->count; i++) {
@@ -257,8 +276,13 @@ bcop_status bcop_stage_update(bcop_stage *stage, double lr, double bias_lr, long
                 continue;
             const bcop_status status =
                 update_entry(stage, e, e->parameter->orthonormal ? lr : bias_lr, step, iterations);
-            failed = failed == BCOP_OK ? status : failed;
+            if (failed == BCOP_OK && status != BCOP_OK) {
+                failed = status;
+                snprintf(message, sizeof message, "%s", bcop_status_message());
+            }
         }
+    if (failed != BCOP_OK)
+        bcop_status_fail(failed, "%s", message); /* the first; later ones have replaced it */
     BCOP_TRY(bcop_comm_agree(stage->comm, failed));
     *iterations = (int)bcop_comm_max(stage->comm, *iterations);
     for (int i = 0; i < stage->count; i++)

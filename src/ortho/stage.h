@@ -51,7 +51,10 @@ typedef struct bcop_stage_entry {
     float *state[BCOP_SLOTS_MAX]; /* [size], or one number */
 } bcop_stage_entry;
 
-enum { BCOP_STAGE_GROUPS = 5 }; /* of 1, 2, 4, 8 and 16 ranks */
+enum {
+    BCOP_STAGE_GROUPS = 5,      /* of 2^g ranks; the first is not used */
+    BCOP_STAGE_RANKS_MAX = 4096 /* no more ranks than lanes */
+};
 
 typedef struct bcop_stage {
     bcop_stage_rule rule;
@@ -68,13 +71,12 @@ typedef struct bcop_stage {
  * 7 rows cols^2 + 6 i cols^3. Local. */
 double bcop_stage_cost(int rows, int cols);
 
-/* Chooses place[count] for `ranks` ranks; depends on its arguments alone, so every rank comes to
- * the same. Local. */
+/* Chooses place[count] for `ranks` <= BCOP_STAGE_RANKS_MAX ranks. Local. */
 void bcop_stage_choose(const bcop_stage_rule *rule, int ranks, int count,
                        bcop_parameter *const parameter[], bcop_stage_place place[]);
 
-/* Chooses placements for `count` parameters and makes the groups. `comm` and the parameters must
- * outlive the stage. BCOP_INTERNAL without memory. Collective. */
+/* Chooses placements for `count` parameters (rank 0's choice holds) and makes the groups. `comm`
+ * and the parameters must outlive the stage. BCOP_INTERNAL without memory. Collective. */
 bcop_status bcop_stage_open(bcop_stage *stage, const bcop_comm *comm, bcop_stage_rule rule,
                             int count, bcop_parameter *const parameter[]);
 void bcop_stage_close(bcop_stage *stage); /* Collective; a stage of zeros is allowed */
@@ -89,12 +91,12 @@ bcop_status bcop_stage_initialise(bcop_stage *stage, uint64_t seed);
 
 /* One update from the gradients, which every rank has whole; then every rank has the new values
  * whole. `step` counts from 1. *iterations: the most Bjorck iterations that a block needed.
- * BCOP_DIVERGED names the block. Collective. */
+ * BCOP_DIVERGED names the first block that failed on the lowest rank where one did. Collective. */
 bcop_status bcop_stage_update(bcop_stage *stage, double lr, double bias_lr, long step,
                               int *iterations);
 
-/* Floats of a slot as a whole, and the whole from its holders to every rank, and back to them.
- * Collective; deliver is Local. */
+/* Floats of a slot as a whole (Local), the whole from its holders to every rank (Collective), and
+ * from the whole what this rank holds (Local). */
 long bcop_stage_slot_size(const bcop_stage_entry *entry, int slot);
 void bcop_stage_collect(const bcop_stage *stage, const bcop_stage_entry *entry, int slot,
                         float *whole);

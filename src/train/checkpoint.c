@@ -50,20 +50,30 @@ static void add_parameter(bcop_checkpoint *c, const bcop_parameter *p) {
     add(c, p->orthonormal ? BCOP_PART_BLOCK : BCOP_PART_BIAS, field);
 }
 
-static void add_slot(bcop_checkpoint *c, const bcop_stage_entry *e, int slot) {
-    bcop_field field = {.type = BCOP_FIELD_FLOAT,
-                        .dimensions = 2,
-                        .size = {e->parameter->rows, e->parameter->cols},
-                        .unit = "1",
-                        .help = "optimizer state"};
-    if (e->slot[slot].single)
-        field.size[0] = field.size[1] = 1;
-    snprintf(field.path, sizeof field.path, "/optimizer/%s/%s", e->parameter->name,
-             e->slot[slot].name);
-    add(c, BCOP_PART_OPTIMIZER, field);
+/* Optimizer state that every rank holds is written from where it is; what is divided over the ranks
+   is brought together in memory of the checkpoint's own. */
+static void add_slots(bcop_checkpoint *c, int index, bcop_arena *arena) {
+    const bcop_stage *stage = c->stage;
+    const bcop_parameter *p = stage->parameter[index];
+    const bool divided = stage->place[index].placement != BCOP_PLACEMENT_REPLICATED;
+    bcop_slot slot[BCOP_SLOTS_MAX];
+    const int slots = stage->rule.optimizer->slots(p->orthonormal, slot);
+    for (int s = 0; s < slots; s++) {
+        bcop_field field = {.type = BCOP_FIELD_FLOAT,
+                            .dimensions = 2,
+                            .size = {slot[s].single ? 1 : p->rows, slot[s].single ? 1 : p->cols},
+                            .unit = "1",
+                            .help = "optimizer state"};
+        if (divided)
+            field.data = bcop_arena_floats(arena, field.size[0] * field.size[1]);
+        else if (stage->entry)
+            field.data = stage->entry[index].state[s];
+        snprintf(field.path, sizeof field.path, "/optimizer/%s/%s", p->name, slot[s].name);
+        add(c, BCOP_PART_OPTIMIZER, field);
+    }
 }
 
-static void fill(bcop_checkpoint *c, const bcop_stage *stage) {
+static void fill(bcop_checkpoint *c, bcop_arena *arena) {
     c->count = 0;
     for (int i = 0; i < c->model->count; i++) {
         const bcop_layer *layer = &c->model->layer[i];
@@ -73,41 +83,22 @@ static void fill(bcop_checkpoint *c, const bcop_stage *stage) {
             add_parameter(c, &layer->parameter[p]);
     }
     c->first_slot = c->count;
-    for (int i = 0; stage && i < stage->count; i++)
-        for (int s = 0; s < stage->entry[i].slots; s++)
-            if (bcop_parameter_size(stage->entry[i].parameter) > 0)
-                add_slot(c, &stage->entry[i], s);
+    for (int i = 0; c->stage && i < c->stage->count; i++)
+        if (bcop_parameter_size(c->stage->parameter[i]) > 0)
+            add_slots(c, i, arena);
 }
 
-/* Memory for the optimizer state as a whole, given to the fields; NULL without memory or state. */
-static float *open_slots(bcop_checkpoint *c) {
-    long size = 0;
-    for (int f = c->first_slot; f < c->count; f++)
-        size += c->field[f].size[0] * c->field[f].size[1];
-    float *whole = calloc((size_t)size + 1, sizeof *whole), *next = whole;
-    for (int f = c->first_slot; whole && f < c->count; f++) {
-        c->field[f].data = next;
-        next += c->field[f].size[0] * c->field[f].size[1];
-    }
-    return whole;
-}
-
-static void close_slots(bcop_checkpoint *c, float *whole) {
-    for (int f = c->first_slot; f < c->count; f++)
-        c->field[f].data = NULL;
-    free(whole);
-}
-
-/* Between the holders' rows and the whole, for every slot. Collecting is Collective. */
+/* Between the holders' rows and the whole, for every slot that is divided. Collecting is
+   Collective. */
 static void move_slots(bcop_checkpoint *c, bool collect) {
     const bcop_stage *stage = c->stage;
     int f = c->first_slot;
     for (int i = 0; stage && i < stage->count; i++) {
         const bcop_stage_entry *e = &stage->entry[i];
         for (int s = 0; s < e->slots && bcop_parameter_size(e->parameter) > 0; s++, f++)
-            if (collect)
+            if (e->offset && collect)
                 bcop_stage_collect(stage, e, s, c->field[f].data);
-            else
+            else if (e->offset)
                 bcop_stage_deliver(stage, e, s, c->field[f].data);
     }
 }
@@ -133,8 +124,7 @@ void bcop_checkpoint_plan(bcop_checkpoint *c, const bcop_comm *comm, bcop_model 
         most += stage->count * BCOP_SLOTS_MAX;
     c->field = bcop_arena_take(arena, most, sizeof *c->field);
     c->part = bcop_arena_take(arena, most, sizeof *c->part);
-    if (c->field)
-        fill(c, stage);
+    fill(c, arena);
 }
 
 /* ---- attributes ---- */
@@ -297,8 +287,9 @@ static bcop_status commit(const bcop_checkpoint *c, const char *run, const char 
     return bcop_rundir_link(run, "latest", progress->step);
 }
 
-static bcop_status write_whole(bcop_checkpoint *c, const bcop_experiment *e, const char *run,
-                               const bcop_progress *progress, uint64_t fingerprint) {
+bcop_status bcop_checkpoint_write(bcop_checkpoint *c, const bcop_experiment *e, const char *run,
+                                  const bcop_progress *progress, uint64_t fingerprint) {
+    move_slots(c, true);
     char temporary[BCOP_PATH_MAX], state[BCOP_PATH_MAX], created[21];
     bcop_rundir_step_path(run, progress->step, ".tmp", temporary);
     bcop_rundir_step_path(run, progress->step, ".tmp/state.h5", state);
@@ -316,21 +307,6 @@ static bcop_status write_whole(bcop_checkpoint *c, const bcop_experiment *e, con
     }
     if (status != BCOP_OK && c->comm->rank == 0)
         bcop_rundir_remove(temporary);
-    return status;
-}
-
-bcop_status bcop_checkpoint_write(bcop_checkpoint *c, const bcop_experiment *e, const char *run,
-                                  const bcop_progress *progress, uint64_t fingerprint) {
-    float *slots = open_slots(c);
-    bcop_status status = BCOP_OK;
-    if (!slots)
-        status = bcop_status_fail(BCOP_INTERNAL, "out of memory for the checkpoint");
-    status = bcop_comm_agree(c->comm, status);
-    if (status == BCOP_OK) {
-        move_slots(c, true);
-        status = write_whole(c, e, run, progress, fingerprint);
-    }
-    close_slots(c, slots);
     return status;
 }
 
@@ -472,7 +448,7 @@ static bcop_status check_field(const bcop_snapshot *s, const bcop_field *field) 
     return check_finite(place, field, BCOP_BAD_DATA);
 }
 
-static bcop_status load_whole(bcop_checkpoint *c, bcop_snapshot *s, unsigned parts) {
+bcop_status bcop_checkpoint_load(bcop_checkpoint *c, bcop_snapshot *s, unsigned parts) {
     bcop_status mine = BCOP_OK;
     for (int i = 0; i < c->count; i++) {
         if (!((unsigned)c->part[i] & parts))
@@ -487,22 +463,10 @@ static bcop_status load_whole(bcop_checkpoint *c, bcop_snapshot *s, unsigned par
         mine = bcop_status_fail(BCOP_BAD_DATA, "%s/%s: lists %d fields, the network has %d",
                                 s->folder, BCOP_MANIFEST_NAME, s->manifest.count, c->count);
     BCOP_TRY(bcop_comm_agree(c->comm, mine));
+    if (parts & BCOP_PART_OPTIMIZER)
+        move_slots(c, false);
     for (int i = 0; (parts & BCOP_PART_OPERATOR) && i < c->model->count; i++)
         if (c->model->layer[i].kind->load)
             c->model->layer[i].kind->load(&c->model->layer[i], c->stored[i]);
     return BCOP_OK;
-}
-
-bcop_status bcop_checkpoint_load(bcop_checkpoint *c, bcop_snapshot *s, unsigned parts) {
-    float *slots = open_slots(c);
-    bcop_status status = BCOP_OK;
-    if (!slots)
-        status = bcop_status_fail(BCOP_INTERNAL, "out of memory for the checkpoint");
-    status = bcop_comm_agree(c->comm, status);
-    if (status == BCOP_OK)
-        status = load_whole(c, s, parts);
-    if (status == BCOP_OK && (parts & BCOP_PART_OPTIMIZER))
-        move_slots(c, false);
-    close_slots(c, slots);
-    return status;
 }

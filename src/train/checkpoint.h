@@ -35,8 +35,7 @@ typedef struct bcop_checkpoint {
     bcop_checkpoint_part *part; /* [count] of each field */
     float **stored;             /* [layers]: the operators in the file's order */
     const bcop_stage *stage;    /* not owned; NULL when only evaluating */
-    int first_slot; /* from here on the fields are optimizer state: they have data only while
-                       reading and writing, when it stands whole on every rank */
+    int first_slot;             /* from here on the fields are optimizer state */
 } bcop_checkpoint;
 
 /* Takes the memory for the tables, in both passes of the arena, after model (and stage, NULL when

@@ -1,6 +1,7 @@
 #include "train/sections.h"
 
 #include "nn/model.h"
+#include "ortho/stage.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -92,7 +93,7 @@ static const bcop_option train_table[] = {
      .type = BCOP_OPTION_INT,
      .offset = AT(train.lanes),
      .min = 1,
-     .max = 4096,
+     .max = BCOP_STAGE_RANKS_MAX,
      .fallback = "16",
      .help =
          "parts into which the batch is cut whatever the number of ranks; a power of two; at most so many ranks"},

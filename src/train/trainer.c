@@ -85,6 +85,9 @@ static void plan(trainer *t) {
     bcop_model_plan(t->model, run, e->train.batch, true, arena);
     bcop_stage_plan(&t->stage, arena);
     bcop_lanes_plan(&t->lanes, t->comm, e->train.lanes, t->model->lane_length, arena);
+    float *sums = bcop_arena_floats(arena, bcop_lanes_buffer(&t->lanes));
+    if (sums)
+        bcop_lanes_attach(&t->lanes, sums);
     bcop_checkpoint_plan(&t->checkpoint, t->comm, t->model, &t->stage, arena);
     for (int split = BCOP_SPLIT_HOLDOUT; split <= BCOP_SPLIT_TEST; split++)
         if (t->data[split]) {
@@ -123,6 +126,10 @@ static bcop_status build_model(trainer *t) {
         const long width =
             layer->factor_in > layer->factor_out ? layer->factor_in : layer->factor_out;
         widest = widest > width * e->train.batch ? widest : width * e->train.batch;
+        for (int p = 0; p < layer->parameters; p++) {
+            const long size = bcop_parameter_size(&layer->parameter[p]);
+            widest = widest > size ? widest : size;
+        }
     }
     if (widest > INT_MAX) /* what one message can count */
         return bcop_config_fail(
@@ -470,9 +477,11 @@ static bcop_status run(trainer *t) {
     const bcop_train_request *r = t->request;
     BCOP_TRY(set_up(t));
     BCOP_TRY(start_parameters(t));
-    bcop_log_info("%s: %ld training images, %ld steps of %d, %d ranks, %d lanes, %.1f MiB a rank",
-                  e->root.name, bcop_dataset_count(t->data[BCOP_SPLIT_TRAIN]), t->steps,
-                  e->train.batch, t->comm->size, e->train.lanes, (double)t->arena.size / (1 << 20));
+    const double bytes = bcop_comm_max(t->comm, (double)t->arena.size);
+    bcop_log_info(
+        "%s: %ld training images, %ld steps of %d, %d ranks, %d lanes, at most %.1f MiB a rank",
+        e->root.name, bcop_dataset_count(t->data[BCOP_SPLIT_TRAIN]), t->steps, e->train.batch,
+        t->comm->size, e->train.lanes, bytes / (1 << 20));
     if (r->dry_run) {
         bcop_log_info("dry run: all is well, nothing was written");
         return BCOP_OK;

@@ -32,6 +32,9 @@ static void check(int lanes, long length) {
     bcop_lanes sum;
     for (int pass = 0; pass < 2; pass++) {
         bcop_lanes_plan(&sum, &comm, lanes, length, &arena);
+        float *buffer = bcop_arena_floats(&arena, bcop_lanes_buffer(&sum));
+        if (buffer)
+            bcop_lanes_attach(&sum, buffer);
         if (pass == 0)
             assert_int_equal(bcop_arena_reserve(&arena), BCOP_OK);
     }

@@ -191,6 +191,15 @@ static void test_choice(void **state) {
         assert_int_equal(place[i].placement, BCOP_PLACEMENT_OWNED);
         assert_int_equal(place[i].owner, owner[i]);
     }
+    /* a shared block is load too: it stands on the first two of four ranks, the owned ones on the
+       others */
+    block[0] = (bcop_parameter){.rows = 512, .cols = 512, .orthonormal = true};
+    block[1] = block[2] = (bcop_parameter){.rows = 250, .cols = 250, .orthonormal = true};
+    bcop_stage_choose(&automatic, 4, 3, pointer, place);
+    assert_int_equal(place[0].placement, BCOP_PLACEMENT_SHARED);
+    assert_int_equal(place[1].placement, BCOP_PLACEMENT_OWNED);
+    assert_int_equal(place[1].owner, 2);
+    assert_int_equal(place[2].owner, 3);
     /* one block that outweighs the rest is shared; tiny ones and biases stay everywhere */
     block[0] = (bcop_parameter){.rows = 2048, .cols = 512, .orthonormal = true};
     block[1] = (bcop_parameter){.rows = 16, .cols = 8, .orthonormal = true};
@@ -222,6 +231,18 @@ static void test_one_bad_block_ends_all_ranks(void **state) {
         }
 }
 
+static void test_the_first_bad_block_is_named(void **state) {
+    (void)state;
+    rig r;
+    rig_open(&r, &comm, bcop_optimizer_kinds[2], BCOP_PLACEMENT_REPLICATED, 0);
+    fill_gradients(&r, 1);
+    r.parameter[1].gradient[0] = r.parameter[6].gradient[0] = NAN;
+    int iterations;
+    assert_int_equal(bcop_stage_update(&r.stage, 0.02, 0.01, 1, &iterations), BCOP_DIVERGED);
+    assert_non_null(strstr(bcop_status_message(), LAYOUT[1].name));
+    rig_close(&r);
+}
+
 int main(void) {
     if (bcop_comm_open(&comm) != BCOP_OK)
         return 1;
@@ -230,6 +251,7 @@ int main(void) {
         cmocka_unit_test(test_state_lives_with_its_holders_alone),
         cmocka_unit_test(test_choice),
         cmocka_unit_test(test_one_bad_block_ends_all_ranks),
+        cmocka_unit_test(test_the_first_bad_block_is_named),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     bcop_comm_close(&comm);
