@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-# run: label mpi timeout 600
+# run: label mpi timeout 1200
 """Training gives the same bits on 1, 2, 3 and 4 ranks, twice, and after a restart on another number
 of ranks."""
 import os
