@@ -42,9 +42,7 @@ static bcop_status compare_operators(bcop_network *n) {
         const bcop_layer *layer = &n->model->layer[i];
         if (!layer->kind->store)
             continue;
-        long size = 1;
-        for (int d = 0; d < layer->stored_dimensions; d++)
-            size *= layer->stored_size[d];
+        const long size = bcop_layer_stored_count(layer);
         float *again = malloc((size_t)size * sizeof *again);
         if (!again)
             return bcop_status_fail(BCOP_INTERNAL, "out of memory for %s", layer->name);

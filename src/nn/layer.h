@@ -99,6 +99,9 @@ extern const bcop_layer_kind *const bcop_layer_kinds[];
 /* Adds a parameter "<layer name>/<suffix>" to the layer. Local. */
 void bcop_layer_want(bcop_layer *layer, const char *suffix, int rows, int cols, bool orthonormal);
 
+/* Floats of the stored operator, 0 without one. Local. */
+long bcop_layer_stored_count(const bcop_layer *layer);
+
 /* The parameter "<layer name>/bias", or NULL. */
 bcop_parameter *bcop_layer_bias(const bcop_layer *layer);
 

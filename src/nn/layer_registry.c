@@ -14,6 +14,13 @@ void bcop_layer_want(bcop_layer *layer, const char *suffix, int rows, int cols, 
     snprintf(p->name, sizeof p->name, "%s/%s", layer->name, suffix);
 }
 
+long bcop_layer_stored_count(const bcop_layer *layer) {
+    long count = layer->stored_dimensions ? 1 : 0;
+    for (int d = 0; d < layer->stored_dimensions; d++)
+        count *= layer->stored_size[d];
+    return count;
+}
+
 bcop_parameter *bcop_layer_bias(const bcop_layer *layer) {
     const bcop_parameter *last =
         layer->parameters ? &layer->parameter[layer->parameters - 1] : NULL;

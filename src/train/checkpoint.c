@@ -103,19 +103,12 @@ static void move_slots(bcop_checkpoint *c, bool collect) {
     }
 }
 
-static long stored_floats(const bcop_layer *layer) {
-    long size = layer->stored_dimensions ? 1 : 0;
-    for (int d = 0; d < layer->stored_dimensions; d++)
-        size *= layer->stored_size[d];
-    return size;
-}
-
 void bcop_checkpoint_plan(bcop_checkpoint *c, const bcop_comm *comm, bcop_model *model,
                           const bcop_stage *stage, bcop_arena *arena) {
     *c = (bcop_checkpoint){.comm = comm, .model = model, .stage = stage};
     c->stored = bcop_arena_take(arena, model->count, sizeof *c->stored);
     for (int i = 0; i < model->count; i++) {
-        float *stored = bcop_arena_floats(arena, stored_floats(&model->layer[i]));
+        float *stored = bcop_arena_floats(arena, bcop_layer_stored_count(&model->layer[i]));
         if (c->stored)
             c->stored[i] = stored;
     }
