@@ -46,7 +46,7 @@ static bcop_status open_data(bcop_network *n, const char *split_name, const char
 static void plan(bcop_network *n, const bcop_comm *comm) {
     const bcop_experiment *e = &n->experiment;
     const int run = e->train.batch / e->train.lanes;
-    bcop_model_plan(n->model, run, run, false, &n->arena);
+    bcop_model_plan(n->model, run, false, &n->arena);
     if (!n->dataset) { /* to look at the whole state, with the optimizer's */
         bcop_stage_plan(&n->stage, &n->arena);
         bcop_checkpoint_plan(&n->checkpoint, comm, n->model, &n->stage, &n->arena);
@@ -68,7 +68,7 @@ static bcop_status build(bcop_network *n, const bcop_comm *comm, const char *spl
         BCOP_TRY(open_data(n, split, data));
     const bcop_status status =
         bcop_model_create(e->model_node, e->input_node, &e->input.mean, &e->input.std,
-                          n->snapshot.in, n->snapshot.classes, &n->model);
+                          n->snapshot.in, n->snapshot.classes, 0, &n->model);
     if (status == BCOP_CONFIG) /* the configuration in a file is data */
         return bcop_status_fail(BCOP_BAD_DATA, "%s", bcop_status_message());
     BCOP_TRY(status);

@@ -21,9 +21,23 @@ bcop_status bcop_comm_open(bcop_comm *comm) {
 
 const bcop_comm bcop_comm_alone = {.handle = MPI_COMM_SELF, .rank = 0, .size = 1};
 
+bcop_comm bcop_comm_imagined(int rank, int size) {
+    return (bcop_comm){.handle = MPI_COMM_NULL, .rank = rank, .size = size};
+}
+
+/* Whether there is nobody to talk to. */
+static bool is_silent(const bcop_comm *comm) {
+    return comm->size == 1 || comm->handle == MPI_COMM_NULL;
+}
+
 bcop_status bcop_comm_split(const bcop_comm *comm, int members, bcop_comm *group) {
     *group = (bcop_comm){.handle = MPI_COMM_NULL};
     const bool member = comm->rank < members;
+    if (comm->handle == MPI_COMM_NULL) {
+        if (member)
+            *group = bcop_comm_imagined(comm->rank, members);
+        return BCOP_OK;
+    }
     bcop_status status = BCOP_OK;
     MPI_Comm_split(comm->handle, member ? 0 : MPI_UNDEFINED, comm->rank, &group->handle);
     if (member) {
@@ -37,10 +51,9 @@ bcop_status bcop_comm_split(const bcop_comm *comm, int members, bcop_comm *group
 }
 
 void bcop_comm_release(bcop_comm *group) {
-    if (group->size == 0)
-        return;
     free(group->part);
-    MPI_Comm_free(&group->handle);
+    if (group->size > 0 && group->handle != MPI_COMM_NULL)
+        MPI_Comm_free(&group->handle);
     *group = (bcop_comm){.handle = MPI_COMM_NULL};
 }
 
@@ -51,10 +64,11 @@ void bcop_comm_close(bcop_comm *comm) {
 }
 
 bcop_status bcop_comm_agree(const bcop_comm *comm, bcop_status mine) {
-    if (comm->size == 1)
+    if (is_silent(comm))
         return mine;
     /* The lowest failing rank decides, so that one rank's message is everyone's. */
     int speaker = mine == BCOP_OK ? INT_MAX : comm->rank;
+    bcop_traffic_add(1, sizeof speaker);
     MPI_Allreduce(MPI_IN_PLACE, &speaker, 1, MPI_INT, MPI_MIN, comm->handle);
     if (speaker == INT_MAX)
         return BCOP_OK;
@@ -68,39 +82,65 @@ bcop_status bcop_comm_agree(const bcop_comm *comm, bcop_status mine) {
 }
 
 void bcop_comm_broadcast(const bcop_comm *comm, void *data, long bytes, int root) {
-    if (comm->size == 1)
+    if (is_silent(comm))
         return;
     char *p = data;
     for (long done = 0; done < bytes; done += INT_MAX) {
         const long part = bytes - done < INT_MAX ? bytes - done : INT_MAX;
+        if (comm->rank == root)
+            bcop_traffic_add(comm->size - 1, part);
         MPI_Bcast(p + done, (int)part, MPI_BYTE, root, comm->handle);
     }
 }
 
 void bcop_comm_merge(const bcop_comm *comm, double *data, long count) {
-    if (comm->size == 1)
+    if (is_silent(comm))
         return;
     for (long done = 0; done < count; done += INT_MAX) {
         const long part = count - done < INT_MAX ? count - done : INT_MAX;
+        bcop_traffic_add(1, part * (long)sizeof *data);
         MPI_Allreduce(MPI_IN_PLACE, data + done, (int)part, MPI_DOUBLE, MPI_SUM, comm->handle);
     }
 }
 
 double bcop_comm_max(const bcop_comm *comm, double value) {
-    if (comm->size > 1)
-        MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_DOUBLE, MPI_MAX, comm->handle);
+    if (is_silent(comm))
+        return value;
+    bcop_traffic_add(1, sizeof value);
+    MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_DOUBLE, MPI_MAX, comm->handle);
     return value;
 }
 
 void bcop_comm_gather_floats(const bcop_comm *comm, float *data, const long offset[]) {
-    if (comm->size == 1)
+    if (is_silent(comm))
         return;
     int *count = comm->part, *start = comm->part + comm->size;
+    const long own = offset[comm->rank + 1] - offset[comm->rank];
+    bcop_traffic_add(own > 0 ? comm->size - 1 : 0, own * (long)sizeof *data);
     for (int r = 0; r < comm->size; r++) {
         start[r] = (int)offset[r];
         count[r] = (int)(offset[r + 1] - offset[r]);
     }
     MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, count, start, MPI_FLOAT, comm->handle);
+}
+
+void bcop_comm_scatter_floats(const bcop_comm *comm, const float *data, const long offset[],
+                              int root, float *mine) {
+    if (is_silent(comm))
+        return;
+    const long own = offset[comm->rank + 1] - offset[comm->rank];
+    if (comm->rank != root) {
+        if (own > 0)
+            MPI_Recv(mine, (int)own, MPI_FLOAT, root, 0, comm->handle, MPI_STATUS_IGNORE);
+        return;
+    }
+    for (int r = 0; r < comm->size; r++) {
+        const long part = offset[r + 1] - offset[r];
+        if (r == root || part == 0)
+            continue;
+        bcop_traffic_add(1, part * (long)sizeof *data);
+        MPI_Send(data + offset[r], (int)part, MPI_FLOAT, r, 0, comm->handle);
+    }
 }
 
 const char *bcop_comm_library(void) {

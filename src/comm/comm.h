@@ -1,9 +1,12 @@
 /* The communicator, and agreement about errors: the door to MPI.
  *
  * Local functions return a status and never call MPI. Collective ones return the same status on
- * every rank. Between fallible local work and the next collective stands one bcop_comm_agree(). */
+ * every rank. Between fallible local work and the next collective stands one bcop_comm_agree().
+ * What a rank hands to MPI is counted (comm/traffic.h). */
 #ifndef BCOP_COMM_COMM_H
 #define BCOP_COMM_COMM_H
+
+#include "comm/traffic.h"
 
 #include "base/status.h"
 
@@ -21,6 +24,10 @@ bcop_status bcop_comm_open(bcop_comm *comm);
 
 /* A group of one, for which the functions here do not call MPI: for sums that stay on this rank. */
 extern const bcop_comm bcop_comm_alone;
+
+/* Rank `rank` of `size`, to plan with: memory, messages and loads of a job that does not run. MPI
+ * is never called for it; what is Collective does nothing and gives BCOP_OK. Local. */
+bcop_comm bcop_comm_imagined(int rank, int size);
 
 /* The first `members` ranks of `comm` as a communicator of their own; on the others size is 0. To
  * be given back with bcop_comm_release. Collective over `comm`. */
@@ -48,6 +55,11 @@ double bcop_comm_max(const bcop_comm *comm, double value);
 /* Every rank holds its part [offset[rank], offset[rank+1]) of data[offset[size]] (floats) and gets
  * the rest. In place. Collective. */
 void bcop_comm_gather_floats(const bcop_comm *comm, float *data, const long offset[]);
+
+/* Part [offset[rank], offset[rank+1]) of rank `root`'s data[offset[size]] (floats) to mine[] of
+ * every other rank that has one. Collective. */
+void bcop_comm_scatter_floats(const bcop_comm *comm, const float *data, const long offset[],
+                              int root, float *mine);
 
 /* "Open MPI 4.1.4" with its MPI standard. Needs no started MPI. Local. */
 const char *bcop_comm_library(void);

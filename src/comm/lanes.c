@@ -22,129 +22,290 @@ static int run_nodes(bcop_lane_run run, int *covers) {
     return count;
 }
 
-/* Whether the two topmost of nodes that end at lane `end` are the halves of one node. */
-static bool are_siblings(const int *covers, int height, int end) {
-    return height >= 2 && covers[height - 1] == covers[height - 2] &&
-           end % (2 * covers[height - 1]) == 0;
-}
-
 static void add(long length, float *restrict to, const float *restrict from) {
     for (long i = 0; i < length; i++)
         to[i] += from[i];
 }
 
+static int nodes_of(const bcop_lanes *sum, int rank) {
+    return run_nodes(bcop_lanes_run(sum->lanes, sum->comm->size, rank), NULL);
+}
+
+static int nodes_of_all(const bcop_lanes *sum) {
+    int nodes = 0;
+    for (int r = 0; r < sum->comm->size; r++)
+        nodes += nodes_of(sum, r);
+    return nodes;
+}
+
+/* Where rank r's slice of a part begins; r = ranks: its end. */
+static long cut(const bcop_lanes *sum, const bcop_lane_part *part, int r) {
+    if (sum->comm->size == 2 && part->root >= 0)
+        return part->begin + (r > part->root ? part->length : 0);
+    return part->begin + part->length * r / sum->comm->size;
+}
+
+static long slice_of(const bcop_lanes *sum, const bcop_lane_part *part, int r) {
+    return cut(sum, part, r + 1) - cut(sum, part, r);
+}
+
 void bcop_lanes_plan(bcop_lanes *sum, const bcop_comm *comm, int lanes, long length,
                      bcop_arena *arena) {
+    bcop_lanes_plan_parts(sum, comm, lanes, length, 1, NULL, arena);
+}
+
+/* part NULL: the whole vector for every rank. */
+void bcop_lanes_plan_parts(bcop_lanes *sum, const bcop_comm *comm, int lanes, long length,
+                           int parts, const bcop_lane_part part[], bcop_arena *arena) {
     const int ranks = comm->size;
     *sum = (bcop_lanes){.comm = comm,
                         .lanes = lanes,
                         .length = length,
+                        .parts = parts,
+                        .part = part,
+                        .whole = {0, length, BCOP_LANE_EVERY},
                         .run = bcop_lanes_run(lanes, ranks, comm->rank)};
     /* While summing, a full stack holds the finished nodes and one path of unfinished ones. */
     int levels = 1;
     while (1 << levels < sum->run.count)
         levels++;
-    sum->capacity = run_nodes(sum->run, NULL) + levels + 1;
-    int nodes = 0;
-    for (int r = 0; r < ranks; r++)
-        nodes += run_nodes(bcop_lanes_run(lanes, ranks, r), NULL);
-    sum->offset = bcop_arena_take(arena, ranks + 1, sizeof(long));
+    sum->capacity = nodes_of(sum, comm->rank) + levels + 1;
+    const int nodes = nodes_of_all(sum);
+    sum->per_part = nodes + ranks * nodes_of(sum, comm->rank);
     sum->nodes = bcop_arena_take(arena, ranks + 1, sizeof(int));
     sum->node_covers = bcop_arena_take(arena, nodes, sizeof(int));
-    sum->slice_size = ranks > 1 ? nodes * (length / ranks + 1) : 0;
-    sum->request = bcop_arena_take(arena, nodes + ranks * BCOP_LANE_NODES_MAX, sizeof(MPI_Request));
-    if (!sum->offset)
+    sum->offset = bcop_arena_take(arena, ranks + 1, sizeof(long));
+    sum->request = bcop_arena_take(arena, (long)parts * sum->per_part, sizeof(MPI_Request));
+    sum->requests = bcop_arena_take(arena, parts, sizeof(int));
+    if (!sum->nodes)
         return;
-    for (int r = 0; r <= ranks; r++)
-        sum->offset[r] = length * r / ranks;
     for (int r = 0; r < ranks; r++)
         sum->nodes[r + 1] = sum->nodes[r] + run_nodes(bcop_lanes_run(lanes, ranks, r),
                                                       sum->node_covers + sum->nodes[r]);
 }
 
+static const bcop_lane_part *part_of(const bcop_lanes *sum, int k) {
+    return sum->part ? &sum->part[k] : &sum->whole;
+}
+
+/* Floats of the others' nodes of this rank's slice of a part. */
+static long slice_memory(const bcop_lanes *sum, int k) {
+    const int others = nodes_of_all(sum) - nodes_of(sum, sum->comm->rank);
+    return others * slice_of(sum, part_of(sum, k), sum->comm->rank);
+}
+
 long bcop_lanes_buffer(const bcop_lanes *sum) {
-    const long total = sum->comm->size > 1 ? sum->length : 0;
-    return sum->capacity * sum->length + sum->slice_size + total;
+    long size = sum->capacity * sum->length;
+    for (int k = 0; k < sum->parts; k++)
+        size += slice_memory(sum, k);
+    return size + (sum->comm->size > 1 ? sum->length : 0);
 }
 
 void bcop_lanes_attach(bcop_lanes *sum, float *buffer) {
     sum->stack = buffer;
     sum->slice = buffer + sum->capacity * sum->length;
-    sum->total = sum->slice + sum->slice_size;
+    sum->total = sum->slice;
+    for (int k = 0; k < sum->parts; k++)
+        sum->total += slice_memory(sum, k);
 }
+
+/* ---- summing this rank's lanes ---- */
 
 void bcop_lanes_start(bcop_lanes *sum) {
     sum->height = 0;
+    for (int k = 0; k < sum->parts; k++)
+        sum->requests[k] = 0;
 }
 
 float *bcop_lanes_next(const bcop_lanes *sum) {
     return sum->stack + sum->height * sum->length;
 }
 
-void bcop_lanes_push(bcop_lanes *sum) {
-    int end = sum->run.first + 1;
+/* How many nodes of the stack the next lane completes. */
+static int merges(const bcop_lanes *sum) {
+    int end = sum->run.first + 1, size = 1, count = 0;
     for (int i = 0; i < sum->height; i++)
         end += sum->covers[i];
-    sum->covers[sum->height++] = 1;
-    while (are_siblings(sum->covers, sum->height, end)) {
-        sum->height--;
-        add(sum->length, sum->stack + (sum->height - 1) * sum->length,
-            sum->stack + sum->height * sum->length);
-        sum->covers[sum->height - 1] *= 2;
+    while (count < sum->height && sum->covers[sum->height - 1 - count] == size &&
+           end % (2 * size) == 0) {
+        size *= 2;
+        count++;
     }
+    return count;
 }
 
-/* Everyone's nodes of this rank's slice, in lane order. */
-static void exchange(bcop_lanes *sum) {
+void bcop_lanes_fold(bcop_lanes *sum, long begin, long length) {
+    float *top = bcop_lanes_next(sum) + begin;
+    for (int count = merges(sum); count > 0; count--, top -= sum->length)
+        add(length, top - sum->length, top);
+}
+
+void bcop_lanes_advance(bcop_lanes *sum) {
+    const int count = merges(sum);
+    sum->height -= count;
+    sum->covers[sum->height++] = 1 << count;
+}
+
+void bcop_lanes_push(bcop_lanes *sum) {
+    bcop_lanes_fold(sum, 0, sum->length);
+    bcop_lanes_advance(sum);
+}
+
+/* ---- finishing the tree with the other ranks ---- */
+
+static int tag_of(const bcop_lanes *sum, int k, int node) {
+    return 1 + k * (sum->nodes[sum->comm->size] + 1) + node; /* 0 is for comm/columns.c */
+}
+
+/* The slice's memory of part k. */
+static float *slices(const bcop_lanes *sum, int k) {
+    float *at = sum->slice;
+    for (int i = 0; i < k; i++)
+        at += slice_memory(sum, i);
+    return at;
+}
+
+static void send(bcop_lanes *sum, int k, const float *data, long length, int to, int node) {
+    bcop_traffic_add(1, length * (long)sizeof *data);
+    MPI_Isend(data, (int)length, MPI_FLOAT, to, tag_of(sum, k, node), sum->comm->handle,
+              &sum->request[k * sum->per_part + sum->requests[k]++]);
+}
+
+static void receive(bcop_lanes *sum, int k, float *data, long length, int from, int node) {
+    MPI_Irecv(data, (int)length, MPI_FLOAT, from, tag_of(sum, k, node), sum->comm->handle,
+              &sum->request[k * sum->per_part + sum->requests[k]++]);
+}
+
+static void wait(bcop_lanes *sum, int k) {
+    MPI_Waitall(sum->requests[k], sum->request + k * sum->per_part, MPI_STATUSES_IGNORE);
+    sum->requests[k] = 0;
+}
+
+void bcop_lanes_send(bcop_lanes *sum, int k) {
     const bcop_comm *comm = sum->comm;
-    const long begin = sum->offset[comm->rank], slice = sum->offset[comm->rank + 1] - begin;
-    int requests = 0;
-    for (int r = 0; r < comm->size; r++) {
-        if (r == comm->rank)
-            continue;
-        for (int n = sum->nodes[r]; n < sum->nodes[r + 1]; n++)
-            MPI_Irecv(sum->slice + n * slice, (int)slice, MPI_FLOAT, r, n, comm->handle,
-                      &sum->request[requests++]);
-    }
+    const bcop_lane_part *part = part_of(sum, k);
+    if (comm->size == 1 || part->length == 0)
+        return;
+    const long own = slice_of(sum, part, comm->rank);
+    float *to = slices(sum, k);
+    for (int r = 0; own > 0 && r < comm->size; r++)
+        for (int n = sum->nodes[r]; r != comm->rank && n < sum->nodes[r + 1]; n++, to += own)
+            receive(sum, k, to, own, r, n);
+    const int mine = sum->nodes[comm->rank], count = sum->nodes[comm->rank + 1] - mine;
     for (int step = 1; step < comm->size; step++) {
         /* each rank begins with its neighbour, so that no one is everyone's first */
         const int r = (comm->rank + step) % comm->size;
-        const long to = sum->offset[r], length = sum->offset[r + 1] - to;
-        for (int i = 0; i < sum->height; i++)
-            MPI_Isend(sum->stack + i * sum->length + to, (int)length, MPI_FLOAT, r,
-                      sum->nodes[comm->rank] + i, comm->handle, &sum->request[requests++]);
+        const long length = slice_of(sum, part, r), begin = cut(sum, part, r);
+        for (int i = 0; length > 0 && i < count; i++)
+            send(sum, k, sum->stack + i * sum->length + begin, length, r, mine + i);
     }
-    for (int i = 0; i < sum->height; i++)
-        memcpy(sum->slice + (sum->nodes[comm->rank] + i) * slice,
-               sum->stack + i * sum->length + begin, (size_t)slice * sizeof(float));
-    MPI_Waitall(requests, sum->request, MPI_STATUSES_IGNORE);
 }
 
-/* Finishes the tree over the slice's nodes: the same merging as in push. The sum ends in slice[0].
- */
-static void reduce_slice(bcop_lanes *sum, long slice) {
-    const int nodes = sum->nodes[sum->comm->size];
-    int covers[2 * BCOP_LANE_NODES_MAX], height = 0, end = 0;
-    for (int n = 0; n < nodes; n++) {
-        memmove(sum->slice + height * slice, sum->slice + n * slice, (size_t)slice * sizeof(float));
-        covers[height++] = sum->node_covers[n];
-        end += sum->node_covers[n];
-        while (are_siblings(covers, height, end)) {
-            height--;
-            add(slice, sum->slice + (height - 1) * slice, sum->slice + height * slice);
-            covers[height - 1] *= 2;
-        }
+void bcop_lanes_progress(bcop_lanes *sum) {
+    for (int k = 0; k < sum->parts; k++) {
+        int done;
+        if (sum->requests[k] > 0)
+            MPI_Testall(sum->requests[k], sum->request + k * sum->per_part, &done,
+                        MPI_STATUSES_IGNORE);
     }
+}
+
+/* Whether the two topmost of nodes that end at lane `end` are the halves of one node. */
+static bool are_siblings(const int *covers, int height, int end) {
+    return height >= 2 && covers[height - 1] == covers[height - 2] &&
+           end % (2 * covers[height - 1]) == 0;
+}
+
+/* Finishes the tree over everyone's nodes of this rank's slice, by the same merging as in push.
+   The sum is left in the first node. */
+static float *reduce_slice(bcop_lanes *sum, int k) {
+    const bcop_comm *comm = sum->comm;
+    const bcop_lane_part *part = part_of(sum, k);
+    const long own = slice_of(sum, part, comm->rank);
+    float *node[2 * BCOP_LANE_NODES_MAX], *other = slices(sum, k);
+    int covers[2 * BCOP_LANE_NODES_MAX], height = 0, end = 0;
+    for (int r = 0; r < comm->size; r++)
+        for (int n = sum->nodes[r]; n < sum->nodes[r + 1]; n++) {
+            if (r == comm->rank) {
+                node[height] =
+                    sum->stack + (n - sum->nodes[r]) * sum->length + cut(sum, part, comm->rank);
+            } else {
+                node[height] = other;
+                other += own;
+            }
+            covers[height++] = sum->node_covers[n];
+            end += sum->node_covers[n];
+            while (are_siblings(covers, height, end)) {
+                height--;
+                add(own, node[height - 1], node[height]);
+                covers[height - 1] *= 2;
+            }
+        }
+    return node[0];
+}
+
+/* The finished slices of a part to its root. */
+static void collect(bcop_lanes *sum, int k, const float *mine) {
+    const bcop_comm *comm = sum->comm;
+    const bcop_lane_part *part = part_of(sum, k);
+    const long own = slice_of(sum, part, comm->rank);
+    const int last = sum->nodes[comm->size]; /* a tag of its own */
+    if (comm->rank != part->root) {
+        if (own > 0)
+            send(sum, k, mine, own, part->root, last);
+    } else {
+        memcpy(sum->total + cut(sum, part, comm->rank), mine, (size_t)own * sizeof *mine);
+        for (int r = 0; r < comm->size; r++)
+            if (r != comm->rank && slice_of(sum, part, r) > 0)
+                receive(sum, k, sum->total + cut(sum, part, r), slice_of(sum, part, r), r, last);
+    }
+    wait(sum, k);
+}
+
+const float *bcop_lanes_receive(bcop_lanes *sum, int k) {
+    const bcop_comm *comm = sum->comm;
+    const bcop_lane_part *part = part_of(sum, k);
+    if (comm->size == 1)
+        return sum->stack + part->begin; /* one rank holds the whole tree */
+    if (part->length == 0)
+        return sum->total;
+    wait(sum, k);
+    float *mine = reduce_slice(sum, k);
+    if (part->root >= 0 && comm->size == 2)
+        return comm->rank == part->root ? mine : NULL;
+    if (part->root >= 0) {
+        collect(sum, k, mine);
+        return comm->rank == part->root ? sum->total + part->begin : NULL;
+    }
+    const long own = slice_of(sum, part, comm->rank);
+    memcpy(sum->total + cut(sum, part, comm->rank), mine, (size_t)own * sizeof *mine);
+    for (int r = 0; r <= comm->size; r++)
+        sum->offset[r] = cut(sum, part, r) - part->begin;
+    bcop_comm_gather_floats(comm, sum->total + part->begin, sum->offset);
+    return sum->total + part->begin;
 }
 
 float *bcop_lanes_finish(bcop_lanes *sum) {
-    const bcop_comm *comm = sum->comm;
-    if (comm->size == 1)
-        return sum->stack; /* one rank holds the whole tree */
-    const long begin = sum->offset[comm->rank], slice = sum->offset[comm->rank + 1] - begin;
-    exchange(sum);
-    reduce_slice(sum, slice);
-    memcpy(sum->total + begin, sum->slice, (size_t)slice * sizeof(float));
-    bcop_comm_gather_floats(comm, sum->total, sum->offset);
-    return sum->total;
+    bcop_lanes_send(sum, 0);
+    return (float *)bcop_lanes_receive(sum, 0);
+}
+
+void bcop_lanes_count(const bcop_lanes *sum, long *messages, long *bytes) {
+    const int ranks = sum->comm->size, me = sum->comm->rank, nodes = nodes_of(sum, me);
+    for (int k = 0; ranks > 1 && k < sum->parts; k++) {
+        const bcop_lane_part *part = part_of(sum, k);
+        const long own = slice_of(sum, part, me);
+        for (int r = 0; r < ranks; r++)
+            if (r != me && slice_of(sum, part, r) > 0) {
+                *messages += nodes;
+                *bytes += nodes * slice_of(sum, part, r) * (long)sizeof(float);
+            }
+        int targets = ranks - 1; /* of the finished slice */
+        if (part->root >= 0)
+            targets = me != part->root;
+        if (own > 0) {
+            *messages += targets;
+            *bytes += targets * own * (long)sizeof(float);
+        }
+    }
 }

@@ -12,8 +12,11 @@ typedef struct bcop_parameter {
     char name[64]; /* "00-conv/blocks/H", "00-conv/bias": unique in the model */
     int rows, cols;
     bool orthonormal; /* a block; otherwise plain (a bias) */
+    bool factored;    /* the gradient is a product of factors: whoever has them can form any rows */
+    int bundle;       /* parameters of one bundle get their gradients together; those of one bundle
+                         follow each other in a model */
     float *value;     /* [rows][cols], not owned */
-    float *gradient;  /* [rows][cols], not owned; NULL when the model is only evaluated */
+    float *gradient;  /* [rows][cols], not owned; NULL where it is not formed as a whole */
 } bcop_parameter;
 
 static inline long bcop_parameter_size(const bcop_parameter *p) {

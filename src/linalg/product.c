@@ -24,6 +24,11 @@ void bcop_product_tn(int m, int n, int k, float alpha, const float *a, const flo
                     n);
 }
 
+void bcop_product_outer(int m, int n, int k, const float *a, int stride, const float *b, float *c) {
+    if (m > 0 && n > 0)
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, m, n, k, 1, a, stride, b, n, 0, c, n);
+}
+
 void bcop_product_gram(int rows, int cols, const float *w, float *g) {
     if (cols == 0)
         return;

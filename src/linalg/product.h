@@ -17,6 +17,9 @@ void bcop_product_nt(int m, int n, int k, float alpha, const float *a, const flo
 void bcop_product_tn(int m, int n, int k, float alpha, const float *a, const float *b, float beta,
                      float *c);
 
+/* c[m][n] = a^T b[k][n], where a are m columns of a matrix with `stride` columns and k rows */
+void bcop_product_outer(int m, int n, int k, const float *a, int stride, const float *b, float *c);
+
 /* g[cols][cols] = w[rows][cols]^T w, both triangles. */
 void bcop_product_gram(int rows, int cols, const float *w, float *g);
 

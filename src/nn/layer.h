@@ -5,11 +5,14 @@
  *
  * The life of a layer: plan (shapes, sizes) -> take (memory) -> build (parameters to the operator,
  * once per update) -> forward and backward, lane by lane -> pull (gradients back to the parameters,
- * once per step). Weight gradients come by one of two ways:
+ * once per step). Gradients come by one of two ways:
  *   lane gradient   a vector of sums over the images of a lane, which the caller adds up over lanes
- *                   in a fixed tree (convolutions: small operators, many pixels);
- *   factors         the layer's inputs and output gradients for every image of the batch, from
- * which pull forms one product (dense layers: large operators, few rows). */
+ *                   in a fixed tree, and which pull turns into gradients (convolutions: small
+ *                   operators, many pixels; all biases);
+ *   factors         for a *factored* layer the gradient of its first parameter is left^T right,
+ *                   with left[batch][rows] and right[batch][cols] its inputs and output gradients;
+ *                   whoever has these for the whole batch can form any rows of it (dense layers:
+ *                   large operators, few images). */
 #ifndef BCOP_NN_LAYER_H
 #define BCOP_NN_LAYER_H
 
@@ -32,10 +35,11 @@ typedef struct bcop_layer {
     bcop_shape in, out;
     int parameters;
     bcop_parameter parameter[BCOP_LAYER_PARAMETERS_MAX];
+    int batch;             /* images of a training step; 0: the model is only evaluated */
     long lane_gradient;    /* floats of its lane gradient */
+    long lane_at;          /* where it begins in the lane gradient of all layers */
+    bool factored;         /* the first parameter's gradient comes by factors */
     long saved;            /* floats per image kept from forward to backward */
-    long factor_in;        /* floats per image of the input factor, 0: the layer has no factors */
-    long factor_out;       /* floats per image of the output factor */
     long bound_work;       /* doubles of workspace for bound */
     int stored_dimensions; /* of the stored operator (kernel 4, weight 2), 0: none */
     long stored_size[4];
@@ -43,9 +47,9 @@ typedef struct bcop_layer {
 
 /* What a layer keeps of n images between forward and backward. */
 typedef struct bcop_tape {
-    float *saved;         /* [n][saved] */
-    float *input_factor;  /* [n][factor_in] */
-    float *output_factor; /* [n][factor_out] */
+    float *saved; /* [n][saved] */
+    float *left;  /* [n][rows of the first parameter], of a factored layer */
+    float *right; /* [n][its cols] */
 } bcop_tape;
 
 struct bcop_layer_kind {
@@ -73,15 +77,14 @@ struct bcop_layer_kind {
     void (*forward)(const bcop_layer *layer, int n, const float *x, float *y, const bcop_tape *tape,
                     float *scratch);
 
-    /* From gy[n][out]: overwrites the lane gradient with the sums over these images, fills the
-     * tape's output factor, and, when gx is not NULL, gx[n][in]. */
+    /* From gy[n][out]: overwrites the lane gradient with the sums over these images, completes the
+     * tape's factors, and, when gx is not NULL, gives gx[n][in]. */
     void (*backward)(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy, float *gx,
                      float *lane_gradient, float *scratch);
 
-    /* Overwrites the parameters' gradients, from the lane gradient summed over the batch, or from
-     * the factors of all `rows` images of the batch. NULL: no parameters. */
-    void (*pull)(bcop_layer *layer, const float *lane_gradient, int rows, const float *input_factor,
-                 const float *output_factor);
+    /* Overwrites the parameters' gradients (a factored layer's: all but the first's) from the lane
+     * gradient summed over the batch. NULL: no parameters. */
+    void (*pull)(bcop_layer *layer, const float *lane_gradient);
 
     /* The operator in PyTorch's order: kernel [c_out][c_in][k][k] or weight [out][in]; and back,
      * after which forward works without the blocks. NULL when stored_name is. */

@@ -160,11 +160,7 @@ static void build(bcop_layer *layer) {
     reverse(c);
 }
 
-static void pull(bcop_layer *layer, const float *lane_gradient, int rows, const float *input_factor,
-                 const float *output_factor) {
-    (void)rows;
-    (void)input_factor;
-    (void)output_factor;
+static void pull(bcop_layer *layer, const float *lane_gradient) {
     conv_state *c = layer->state;
     const long count = (long)c->k * c->k, tap = (long)c->c_in * c->c_out;
     const float *slope = lane_gradient;

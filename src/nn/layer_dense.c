@@ -1,8 +1,10 @@
 /* dense: the orthogonal fully connected layer, y = x W^T + b with one block U.
  *
  * in >= units: U [in][units], W = U^T (1-Lipschitz); in < units: U [units][in], W = U (norm
- * preserving). A map is flattened in the order (channel, row, column), as PyTorch does; the
- * flattened input is the layer's input factor. */
+ * preserving). A map is flattened in the order (channel, row, column), as PyTorch does.
+ *
+ * The gradient of U is x^T gy or gy^T x over the batch. It goes by factors where these are fewer
+ * numbers than an all-reduce of the product would move, else per lane. */
 #include "linalg/product.h"
 #include "linalg/spectral.h"
 #include "nn/layer_kinds.h"
@@ -46,8 +48,13 @@ static bcop_status plan(bcop_layer *layer) {
     bcop_layer_want(layer, "blocks/W", tall, thin, true);
     if (o->bias)
         bcop_layer_want(layer, "bias", d->out, 1, false);
-    layer->factor_in = d->in;
-    layer->factor_out = d->out;
+    layer->factored = (double)layer->batch * (d->in + d->out) <= 2.0 * d->in * d->out;
+    layer->parameter[0].factored = layer->factored;
+    if (layer->factored)
+        layer->parameter[0].bundle++; /* not with the bias */
+    else
+        layer->saved = d->in;
+    layer->lane_gradient = (layer->factored ? 0 : size * d->out) + (o->bias ? d->out : 0);
     layer->bound_work = (long)tall * thin + bcop_spectral_work(thin);
     layer->stored_dimensions = 2;
     layer->stored_size[0] = d->out;
@@ -64,29 +71,57 @@ static void unflatten(bcop_shape s, const float *flat, float *x) {
     bcop_product_transpose(s.channels, s.height * s.width, flat, x);
 }
 
+/* Where the flattened input is kept. */
+static float *input_of(const bcop_layer *layer, const bcop_tape *tape) {
+    const dense_state *d = layer->state;
+    if (!layer->factored)
+        return tape->saved;
+    return d->in >= d->out ? tape->left : tape->right;
+}
+
 static void forward(const bcop_layer *layer, int n, const float *x, float *y, const bcop_tape *tape,
                     float *scratch) {
     (void)scratch;
     const dense_state *d = layer->state;
+    float *flat = input_of(layer, tape);
     for (int i = 0; i < n; i++)
-        flatten(layer->in, x + (long)i * d->in, tape->input_factor + (long)i * d->in);
+        flatten(layer->in, x + (long)i * d->in, flat + (long)i * d->in);
     bcop_layer_fill_bias(layer, n, d->out, y);
     const float *u = layer->parameter[0].value;
     if (d->in >= d->out)
-        bcop_product_nn(n, d->out, d->in, 1, tape->input_factor, u, 1, y);
+        bcop_product_nn(n, d->out, d->in, 1, flat, u, 1, y);
     else
-        bcop_product_nt(n, d->out, d->in, 1, tape->input_factor, u, 1, y);
+        bcop_product_nt(n, d->out, d->in, 1, flat, u, 1, y);
 }
 
 static long scratch(const bcop_layer *layer, int n) {
     return n * bcop_shape_size(layer->in);
 }
 
+/* The lane gradient: the bias's, then, unless it goes by factors, the block's. */
+static void sum_run(const bcop_layer *layer, int n, const bcop_tape *tape, const float *gy,
+                    float *sum) {
+    const dense_state *d = layer->state;
+    if (bcop_layer_bias(layer)) {
+        memset(sum, 0, (size_t)d->out * sizeof *sum);
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < d->out; j++)
+                sum[j] += gy[(long)i * d->out + j];
+        sum += d->out;
+    }
+    if (layer->factored)
+        memcpy(d->in >= d->out ? tape->right : tape->left, gy,
+               (size_t)n * (size_t)d->out * sizeof *gy);
+    else if (d->in >= d->out)
+        bcop_product_tn(d->in, d->out, n, 1, tape->saved, gy, 0, sum);
+    else
+        bcop_product_tn(d->out, d->in, n, 1, gy, tape->saved, 0, sum);
+}
+
 static void backward(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy, float *gx,
                      float *lane_gradient, float *scratch) {
-    (void)lane_gradient;
     const dense_state *d = layer->state;
-    memcpy(tape->output_factor, gy, (size_t)n * (size_t)d->out * sizeof *gy);
+    sum_run(layer, n, tape, gy, lane_gradient);
     if (!gx)
         return;
     const float *u = layer->parameter[0].value;
@@ -100,22 +135,15 @@ static void backward(const bcop_layer *layer, int n, const bcop_tape *tape, floa
         unflatten(layer->in, scratch + (long)i * d->in, gx + (long)i * d->in);
 }
 
-static void pull(bcop_layer *layer, const float *lane_gradient, int rows, const float *x,
-                 const float *gy) {
-    (void)lane_gradient;
+static void pull(bcop_layer *layer, const float *sum) {
     const dense_state *d = layer->state;
-    float *g = layer->parameter[0].gradient;
-    if (d->in >= d->out)
-        bcop_product_tn(d->in, d->out, rows, 1, x, gy, 0, g);
-    else
-        bcop_product_tn(d->out, d->in, rows, 1, gy, x, 0, g);
     const bcop_parameter *bias = bcop_layer_bias(layer);
     if (bias) {
-        memset(bias->gradient, 0, (size_t)d->out * sizeof(float));
-        for (int i = 0; i < rows; i++)
-            for (int j = 0; j < d->out; j++)
-                bias->gradient[j] += gy[(long)i * d->out + j];
+        memcpy(bias->gradient, sum, (size_t)d->out * sizeof *sum);
+        sum += d->out;
     }
+    if (!layer->factored)
+        memcpy(layer->parameter[0].gradient, sum, (size_t)d->in * (size_t)d->out * sizeof *sum);
 }
 
 /* The block and the weight [out][in] are the same matrix, transposed when in >= out. */

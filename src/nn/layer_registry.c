@@ -10,7 +10,8 @@ const bcop_layer_kind *const bcop_layer_kinds[] = {
 
 void bcop_layer_want(bcop_layer *layer, const char *suffix, int rows, int cols, bool orthonormal) {
     bcop_parameter *p = &layer->parameter[layer->parameters++];
-    *p = (bcop_parameter){.rows = rows, .cols = cols, .orthonormal = orthonormal};
+    *p = (bcop_parameter){
+        .rows = rows, .cols = cols, .orthonormal = orthonormal, .bundle = 2 * layer->index};
     snprintf(p->name, sizeof p->name, "%s/%s", layer->name, suffix);
 }
 

@@ -66,28 +66,30 @@ static bcop_status read_input(bcop_model *model, const bcop_node *input, const b
 }
 
 static bcop_status create(bcop_model *m, const bcop_node *list, const bcop_node *input,
-                          const bcop_reals *mean, const bcop_reals *std) {
+                          const bcop_reals *mean, const bcop_reals *std, int batch) {
     if (list->type != BCOP_NODE_LIST || list->count == 0)
         return bcop_config_fail(list, "must be a list of layers");
     if (list->count > 100)
         return bcop_config_fail(list, "at most 100 layers (got %d)", list->count);
     m->layer = calloc((size_t)list->count, sizeof *m->layer);
     m->parameter = calloc((size_t)list->count * BCOP_LAYER_PARAMETERS_MAX, sizeof *m->parameter);
-    m->input_factor = calloc(3 * (size_t)list->count, sizeof *m->input_factor);
-    if (!m->layer || !m->parameter || !m->input_factor)
+    m->left = calloc(3 * (size_t)list->count, sizeof *m->left);
+    if (!m->layer || !m->parameter || !m->left)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for the model");
-    m->output_factor = m->input_factor + list->count;
-    m->saved = m->output_factor + list->count;
+    m->right = m->left + list->count;
+    m->saved = m->right + list->count;
     BCOP_TRY(read_input(m, input, mean, std));
     bcop_shape shape = m->in;
     for (; m->count < list->count; m->count++) {
         bcop_layer *layer = &m->layer[m->count];
+        layer->batch = batch;
         const bcop_status status = create_layer(list->child[m->count], m->count, shape, layer);
         if (status != BCOP_OK) {
             m->count++; /* so that what it has is freed */
             return status;
         }
         shape = layer->out;
+        layer->lane_at = m->lane_length;
         m->lane_length += layer->lane_gradient;
         for (int p = 0; p < layer->parameters; p++)
             m->parameter[m->parameters++] = &layer->parameter[p];
@@ -100,14 +102,14 @@ static bcop_status create(bcop_model *m, const bcop_node *list, const bcop_node 
 }
 
 bcop_status bcop_model_create(const bcop_node *list, const bcop_node *input, const bcop_reals *mean,
-                              const bcop_reals *std, bcop_shape in, int classes,
+                              const bcop_reals *std, bcop_shape in, int classes, int batch,
                               bcop_model **model) {
     bcop_model *m = calloc(1, sizeof *m);
     if (!m)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for the model");
     m->in = in;
     m->classes = classes;
-    const bcop_status status = create(m, list, input, mean, std);
+    const bcop_status status = create(m, list, input, mean, std, batch);
     if (status != BCOP_OK) {
         bcop_model_free(m);
         return status;
@@ -125,7 +127,7 @@ void bcop_model_free(bcop_model *m) {
     }
     free(m->layer);
     free(m->parameter);
-    free(m->input_factor);
+    free(m->left);
     free(m->mean);
     free(m->inverse_std);
     free(m);
@@ -137,9 +139,8 @@ static long larger(long a, long b) {
     return a > b ? a : b;
 }
 
-void bcop_model_plan(bcop_model *m, int run, int rows, bool training, bcop_arena *arena) {
+void bcop_model_plan(bcop_model *m, int run, bool training, bcop_arena *arena) {
     m->run = run;
-    m->rows = rows;
     m->training = training;
     long activation = bcop_shape_size(m->in), scratch = 0, bound = 0;
     for (int i = 0; i < m->count; i++) {
@@ -151,8 +152,10 @@ void bcop_model_plan(bcop_model *m, int run, int rows, bool training, bcop_arena
         if (kind->take)
             kind->take(layer, training, arena);
         m->saved[i] = bcop_arena_floats(arena, run * layer->saved);
-        m->input_factor[i] = bcop_arena_floats(arena, rows * layer->factor_in);
-        m->output_factor[i] = bcop_arena_floats(arena, training ? rows * layer->factor_out : 0);
+        if (layer->factored && !training) {
+            m->left[i] = bcop_arena_floats(arena, (long)run * layer->parameter[0].rows);
+            m->right[i] = bcop_arena_floats(arena, (long)run * layer->parameter[0].cols);
+        }
         activation = larger(activation, bcop_shape_size(layer->out));
         scratch = larger(scratch, kind->scratch ? kind->scratch(layer, run) : 0);
         bound = larger(bound, layer->bound_work);
@@ -173,9 +176,12 @@ void bcop_model_build(bcop_model *m) {
 
 static bcop_tape tape_of(const bcop_model *m, int i, int row) {
     const bcop_layer *layer = &m->layer[i];
-    return (bcop_tape){.saved = m->saved[i],
-                       .input_factor = m->input_factor[i] + row * layer->factor_in,
-                       .output_factor = m->output_factor[i] + row * layer->factor_out};
+    bcop_tape tape = {.saved = m->saved[i]};
+    if (layer->factored) {
+        tape.left = m->left[i] + (long)row * layer->parameter[0].rows;
+        tape.right = m->right[i] + (long)row * layer->parameter[0].cols;
+    }
+    return tape;
 }
 
 static void normalise(const bcop_model *m, int n, const float *x, float *y) {
@@ -206,29 +212,21 @@ const float *bcop_model_forward(bcop_model *m, int n, int row, const float *x) {
     return x;
 }
 
-void bcop_model_backward(bcop_model *m, int n, int row, const float *gz, float *lane_gradient) {
+void bcop_model_backward(bcop_model *m, int n, int row, const float *gz, float *lane_gradient,
+                         bcop_model_hook *done, void *context) {
     int side = 0; /* the buffer that holds the gradient of the layer's output */
     memcpy(m->buffer[0], gz, (size_t)n * (size_t)m->classes * sizeof *gz);
-    lane_gradient += m->lane_length;
     for (int i = m->count - 1; i >= 0; i--) {
         const bcop_layer *layer = &m->layer[i];
         const bcop_tape tape = tape_of(m, i, row);
-        lane_gradient -= layer->lane_gradient;
         float *gy = m->buffer[side];
         float *gx = layer->kind->in_place ? gy : m->buffer[1 - side];
-        layer->kind->backward(layer, n, &tape, gy, i > 0 ? gx : NULL, lane_gradient, m->scratch);
+        layer->kind->backward(layer, n, &tape, gy, i > 0 ? gx : NULL,
+                              lane_gradient + layer->lane_at, m->scratch);
+        if (done && layer->parameters > 0)
+            done(context, i);
         if (!layer->kind->in_place)
             side = 1 - side;
-    }
-}
-
-void bcop_model_pull(bcop_model *m, const float *lane_gradient) {
-    for (int i = 0; i < m->count; i++) {
-        bcop_layer *layer = &m->layer[i];
-        if (layer->kind->pull)
-            layer->kind->pull(layer, lane_gradient, m->rows, m->input_factor[i],
-                              m->output_factor[i]);
-        lane_gradient += layer->lane_gradient;
     }
 }
 

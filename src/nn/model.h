@@ -21,13 +21,12 @@ typedef struct bcop_model {
     bool normalised;            /* mean or std are not 0 and 1 */
     float *mean, *inverse_std;  /* [channels] */
     int run;                    /* images per run */
-    int rows;                   /* images the factors hold: the batch when training, else one run */
     bool training;
-    long lane_length;      /* floats of the lane gradient of all layers */
-    float **input_factor;  /* [count] of [rows][factor_in] */
-    float **output_factor; /* [count] of [rows][factor_out]; training */
-    float *buffer[2];      /* activations [run][largest] */
-    float **saved;         /* [count] of [run][saved] */
+    long lane_length; /* floats of the lane gradient of all layers */
+    float **left;     /* [count] of [rows][rows of the first parameter], of factored layers */
+    float **right;    /* [count] of [rows][its cols] */
+    float *buffer[2]; /* activations [run][largest] */
+    float **saved;    /* [count] of [run][saved] */
     float *scratch;
     double *bound_work;
 } bcop_model;
@@ -38,17 +37,19 @@ bcop_status bcop_model_entry(const bcop_node *entry, const bcop_layer_kind **kin
                              const bcop_node **options);
 
 /* Builds the layers from the configuration's `model` list for inputs of shape `in`; the last layer
- * must give `classes` values. mean, std: one number, or one per channel. `list` must outlive the
- * model. BCOP_CONFIG naming the place. Local. */
+ * must give `classes` values. mean, std: one number, or one per channel. `batch`: images of a
+ * training step, 0 to evaluate only. `list` must outlive the model. BCOP_CONFIG naming the place.
+ * Local. */
 bcop_status bcop_model_create(const bcop_node *list, const bcop_node *input, const bcop_reals *mean,
-                              const bcop_reals *std, bcop_shape in, int classes,
+                              const bcop_reals *std, bcop_shape in, int classes, int batch,
                               bcop_model **model);
 void bcop_model_free(bcop_model *model); /* NULL is allowed */
 
-/* Takes the memory, in both passes of the arena: for runs of `run` images; when training, factors
- * of `rows` images and backward. Without training the parameters' values are taken here too; with
- * it they are the stage's. Local. */
-void bcop_model_plan(bcop_model *model, int run, int rows, bool training, bcop_arena *arena);
+/* Takes the memory, in both passes of the arena: for runs of `run` images, and when training for
+ * backward. Without training the parameters' values and a run's factors are taken here too; with it
+ * they belong to those who bring gradients to the parameters: model->left, right and
+ * parameter->value are set by the caller. Local. */
+void bcop_model_plan(bcop_model *model, int run, bool training, bcop_arena *arena);
 
 /* Makes the layers' operators from the blocks: after every change of the parameters. Local. */
 void bcop_model_build(bcop_model *model);
@@ -57,13 +58,14 @@ void bcop_model_build(bcop_model *model);
  * factors are kept from row `row` on. Local, allocates nothing. */
 const float *bcop_model_forward(bcop_model *model, int n, int row, const float *x);
 
-/* After forward with the same n and row: from gz[n][classes] = dloss/dlogits (overwritten) the lane
- * gradient of this run (overwritten, [lane_length]) and the output factors. Local. */
-void bcop_model_backward(bcop_model *model, int n, int row, const float *gz, float *lane_gradient);
+/* Called when the lane gradient and the factors of layer `index` are complete for a run. */
+typedef void bcop_model_hook(void *context, int index);
 
-/* Parameter gradients from the lane gradient summed over the batch and the factors of all rows.
- * Local. */
-void bcop_model_pull(bcop_model *model, const float *lane_gradient);
+/* After forward with the same n and row: from gz[n][classes] = dloss/dlogits the lane gradient of
+ * this run (overwritten, [lane_length]) and the factors; `done` (NULL: nobody) hears of each layer
+ * with parameters, last to first. Local but for what `done` does. */
+void bcop_model_backward(bcop_model *model, int n, int row, const float *gz, float *lane_gradient,
+                         bcop_model_hook *done, void *context);
 
 /* max over channels of 1/std, as the float32 number the model multiplies by. */
 double bcop_model_input_scale(const bcop_model *model);

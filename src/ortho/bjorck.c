@@ -16,6 +16,10 @@ long bcop_bjorck_scratch(const bcop_rows *r) {
     return (long)r->count * r->cols + (is_tall(r) ? 4L : 2L) * r->cols * r->cols;
 }
 
+int bcop_bjorck_sums(const bcop_rows *r, int iterations) {
+    return is_tall(r) || iterations == 0 ? 1 : iterations;
+}
+
 typedef struct iterate {
     bcop_rows *rows;
     int cols;

@@ -38,6 +38,9 @@ typedef struct bcop_optimizer_kind {
     int (*slots)(bool orthonormal, bcop_slot slot[]);
     /* Floats of scratch for a block. NULL: none. Local. */
     long (*scratch)(const bcop_rows *rows);
+    /* How many cols x cols sums over the rows of a block one step forms. NULL: none. Local. */
+    int (*sums)(const void *options, const bcop_rows *rows);
+    int squares; /* how many sums of squares */
     /* value <- value - step. Allocates nothing. Collective over the rows' group. */
     void (*step)(const void *options, const bcop_step *s);
 } bcop_optimizer_kind;

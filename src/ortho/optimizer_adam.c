@@ -100,5 +100,6 @@ const bcop_optimizer_kind bcop_optimizer_adam_block = {
     .options = adam_options,
     .options_size = sizeof(bcop_adam_options),
     .slots = block_slots,
+    .squares = 1,
     .step = block_step,
 };

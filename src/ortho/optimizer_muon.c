@@ -64,6 +64,11 @@ static long scratch_size(const bcop_rows *rows) {
     return polar > tangent ? polar : tangent;
 }
 
+static int sums(const void *options, const bcop_rows *rows) {
+    const muon_options *o = options;
+    return bcop_tangent_sums() + bcop_bjorck_sums(rows, o->iterations);
+}
+
 static void step_on(const void *options, const bcop_step *s) {
     const muon_options *o = options;
     if (!s->rows) {
@@ -87,5 +92,6 @@ const bcop_optimizer_kind bcop_optimizer_muon = {
     .options_size = sizeof(muon_options),
     .slots = slots,
     .scratch = scratch_size,
+    .sums = sums,
     .step = step_on,
 };

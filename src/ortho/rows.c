@@ -95,3 +95,21 @@ double bcop_rows_squares(bcop_rows *r, const float *x) {
         sum += r->squares[p];
     return sum;
 }
+
+void bcop_rows_outer(const bcop_rows *r, int depth, const float *left, const float *right,
+                     float *g) {
+    for (int p = r->run.first; p < r->run.first + r->run.count; p++) {
+        const int row = panel_row(r, p) - r->first;
+        bcop_product_outer(panel_rows(r, p), r->cols, depth, left + row, r->count, right,
+                           g + (long)row * r->cols);
+    }
+}
+
+void bcop_rows_count(const bcop_rows *r, int sums, int squares, bcop_traffic *t) {
+    if (r->panels == 1 || r->sum.comm->size == 1)
+        return;
+    long messages = 0, bytes = 0;
+    bcop_lanes_count(&r->sum, &messages, &bytes);
+    t->messages[BCOP_TRAFFIC_SUMS] += sums * messages + squares;
+    t->bytes[BCOP_TRAFFIC_SUMS] += sums * bytes + squares * r->panels * (long)sizeof *r->squares;
+}

@@ -45,7 +45,16 @@ void bcop_rows_inner(bcop_rows *r, const float *u, const float *x, float *s);
 void bcop_rows_apply(const bcop_rows *r, float alpha, const float *x, const float *b, float beta,
                      float *y);
 
+/* g[count][cols] = left^T right, panel by panel: this rank's rows of a gradient, from the factors of
+ * `depth` examples, left[depth][count] and right[depth][cols]. Local. */
+void bcop_rows_outer(const bcop_rows *r, int depth, const float *left, const float *right,
+                     float *g);
+
 /* The sum of squares of x over all rows, in float64; x[count][cols]. Collective over the group. */
 double bcop_rows_squares(bcop_rows *r, const float *x);
+
+/* What this rank hands to MPI for `sums` cols x cols sums and `squares` sums of squares, added to
+ * `traffic`. Local. */
+void bcop_rows_count(const bcop_rows *r, int sums, int squares, bcop_traffic *traffic);
 
 #endif

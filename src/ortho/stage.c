@@ -30,55 +30,94 @@ static double cost_of(const bcop_parameter *p) {
     return p->orthonormal ? bcop_stage_cost(p->rows, p->cols) : 0;
 }
 
-/* Whether the block is to be moved from rank to rank at all. */
-static bool is_movable(const bcop_stage_rule *rule, const bcop_parameter *p) {
-    if (!p->orthonormal || p->cols == 0 || rule->placement == BCOP_PLACEMENT_REPLICATED)
-        return false;
-    return rule->placement != BCOP_PLACEMENT_AUTO || cost_of(p) >= small_cost;
+/* The first parameter after the bundle that begins at i. */
+static int bundle_end(int count, bcop_parameter *const parameter[], int i) {
+    int end = i + 1;
+    while (end < count && parameter[end]->bundle == parameter[i]->bundle)
+        end++;
+    return end;
 }
 
-/* Longest processing time first: the costliest block left goes to the rank with the least load. */
+/* What the whole blocks of parameters i .. end-1 cost. */
+static double owned_cost(bcop_parameter *const parameter[], const bcop_stage_place place[], int i,
+                         int end) {
+    double cost = 0;
+    for (; i < end; i++)
+        cost += place[i].placement == BCOP_PLACEMENT_OWNED ? cost_of(parameter[i]) : 0;
+    return cost;
+}
+
+/* Whether the parameters of a bundle are to be moved from rank to rank at all. */
+static bool is_movable(const bcop_stage_rule *rule, bcop_parameter *const parameter[], int i,
+                       int end) {
+    double cost = 0;
+    long blocks = 0;
+    for (; i < end; i++) {
+        cost += cost_of(parameter[i]);
+        blocks += parameter[i]->orthonormal ? bcop_parameter_size(parameter[i]) : 0;
+    }
+    if (blocks == 0 || rule->placement == BCOP_PLACEMENT_REPLICATED)
+        return false;
+    return rule->placement != BCOP_PLACEMENT_AUTO || cost >= small_cost;
+}
+
+/* The number of ranks that hold rows of a shared block. */
+static int holders(int ranks, int panels) {
+    return panels < ranks ? panels : ranks;
+}
+
+/* Longest processing time first: of the bundles left the costliest goes to the rank with the least
+   load. */
 static void deal(int ranks, int count, bcop_parameter *const parameter[],
                  bcop_stage_place place[]) {
     double load[BCOP_STAGE_RANKS_MAX] = {0};
     for (int i = 0; i < count; i++) {
         if (place[i].placement != BCOP_PLACEMENT_SHARED)
             continue;
-        const int panels = bcop_rows_panels(parameter[i]->rows);
-        const int members = panels < ranks ? panels : ranks;
+        const int members = holders(ranks, bcop_rows_panels(parameter[i]->rows));
         for (int r = 0; r < members; r++)
             load[r] += cost_of(parameter[i]) / members;
     }
     for (;;) {
         int costliest = -1, idlest = 0;
-        for (int i = 0; i < count; i++)
-            if (place[i].owner < 0 &&
-                (costliest < 0 || cost_of(parameter[i]) > cost_of(parameter[costliest])))
+        double most = 0;
+        for (int i = 0, end; i < count; i = end) {
+            end = bundle_end(count, parameter, i);
+            const double cost = owned_cost(parameter, place, i, end);
+            if (place[i].owner < 0 && (costliest < 0 || cost > most)) {
                 costliest = i;
+                most = cost;
+            }
+        }
         if (costliest < 0)
             return;
         for (int r = 1; r < ranks; r++)
             if (load[r] < load[idlest])
                 idlest = r;
-        place[costliest].owner = idlest;
-        load[idlest] += cost_of(parameter[costliest]);
+        for (int i = costliest; i < bundle_end(count, parameter, costliest); i++)
+            place[i].owner = idlest;
+        load[idlest] += most;
     }
 }
 
-/* Marks one more block as SHARED: the first that costs more than `limit`, or, for a limit of 0,
-   than one rank's part of all that is not shared. False when there is none. */
+/* Marks one more block as SHARED: the first that costs more than `limit`, or, for a limit of 0, the
+   first of a bundle that costs more than one rank's part of all that is not shared. False when
+   there is none. */
 static bool share_one(const bcop_stage_rule *rule, double limit, int ranks, int count,
                       bcop_parameter *const parameter[], bcop_stage_place place[]) {
-    double rest = 0;
-    for (int i = 0; i < count; i++)
-        rest += place[i].placement == BCOP_PLACEMENT_OWNED ? cost_of(parameter[i]) : 0;
-    for (int i = 0; i < count; i++) {
-        const bcop_parameter *p = parameter[i];
-        const bool wanted = rule->placement == BCOP_PLACEMENT_SHARED ||
-                            cost_of(p) > (limit > 0 ? limit : rest / ranks);
-        if (place[i].placement == BCOP_PLACEMENT_OWNED && wanted && bcop_rows_panels(p->rows) > 1) {
-            place[i] = (bcop_stage_place){BCOP_PLACEMENT_SHARED, 0};
-            return true;
+    const double part = owned_cost(parameter, place, 0, count) / ranks;
+    for (int i = 0, end; i < count; i = end) {
+        end = bundle_end(count, parameter, i);
+        const double bundle = owned_cost(parameter, place, i, end);
+        for (int b = i; b < end; b++) {
+            const bcop_parameter *p = parameter[b];
+            const bool wanted = rule->placement == BCOP_PLACEMENT_SHARED ||
+                                (limit > 0 ? cost_of(p) > limit : bundle > part);
+            if (p->orthonormal && place[b].placement == BCOP_PLACEMENT_OWNED && wanted &&
+                bcop_rows_panels(p->rows) > 1) {
+                place[b].placement = BCOP_PLACEMENT_SHARED;
+                return true;
+            }
         }
     }
     return false;
@@ -86,10 +125,12 @@ static bool share_one(const bcop_stage_rule *rule, double limit, int ranks, int 
 
 void bcop_stage_choose(const bcop_stage_rule *rule, int ranks, int count,
                        bcop_parameter *const parameter[], bcop_stage_place place[]) {
-    for (int i = 0; i < count; i++) {
-        const bool moves = ranks > 1 && is_movable(rule, parameter[i]);
-        place[i] = (bcop_stage_place){moves ? BCOP_PLACEMENT_OWNED : BCOP_PLACEMENT_REPLICATED,
-                                      moves ? -1 : 0};
+    for (int i = 0, end; i < count; i = end) {
+        end = bundle_end(count, parameter, i);
+        const bool moves = ranks > 1 && is_movable(rule, parameter, i, end);
+        for (int b = i; b < end; b++)
+            place[b] = moves ? (bcop_stage_place){BCOP_PLACEMENT_OWNED, -1}
+                             : (bcop_stage_place){BCOP_PLACEMENT_REPLICATED, 0};
     }
     if (rule->placement != BCOP_PLACEMENT_OWNED)
         while (share_one(rule, rule->share_above, ranks, count, parameter, place))
@@ -102,17 +143,47 @@ void bcop_stage_choose(const bcop_stage_rule *rule, int ranks, int count,
 _Static_assert(1 << (BCOP_STAGE_GROUPS - 1) == BCOP_ROWS_PANELS_MAX,
                "a group for every number of panels");
 
+/* offset[ranks + 1]: where each rank's rows begin. */
+static void fill_offsets(int ranks, const bcop_stage_entry *e, long *offset) {
+    const bcop_parameter *p = e->parameter;
+    const int panels = bcop_rows_panels(p->rows);
+    const bool shared = e->placement == BCOP_PLACEMENT_SHARED;
+    const int first = shared ? 0 : e->owner, members = shared ? holders(ranks, panels) : 1;
+    for (int r = 0; r <= ranks; r++) {
+        const int member = r - first;
+        const int run = member <= 0 ? 0 : member >= members ? panels : panels * member / members;
+        offset[r] = (long)p->rows * run / panels * p->cols;
+    }
+}
+
+static bcop_status take_tables(bcop_stage *stage) {
+    const int count = stage->count, ranks = stage->comm->size;
+    stage->place = calloc((size_t)count + 1, sizeof *stage->place);
+    stage->entry = calloc((size_t)count + 1, sizeof *stage->entry);
+    stage->offsets = calloc((size_t)count * ((size_t)ranks + 1) + 1, sizeof *stage->offsets);
+    if (!stage->place || !stage->entry || !stage->offsets)
+        return bcop_status_fail(BCOP_INTERNAL, "out of memory for %d parameters", count);
+    bcop_stage_choose(&stage->rule, ranks, count, stage->parameter, stage->place);
+    return BCOP_OK;
+}
+
 bcop_status bcop_stage_open(bcop_stage *stage, const bcop_comm *comm, bcop_stage_rule rule,
                             int count, bcop_parameter *const parameter[]) {
     *stage = (bcop_stage){.rule = rule, .comm = comm, .count = count, .parameter = parameter};
-    bcop_status status = BCOP_OK;
-    stage->place = calloc((size_t)count + 1, sizeof *stage->place);
-    if (stage->place)
-        bcop_stage_choose(&rule, comm->size, count, parameter, stage->place);
-    else
-        status = bcop_status_fail(BCOP_INTERNAL, "out of memory for %d parameters", count);
-    BCOP_TRY(bcop_comm_agree(comm, status));
+    BCOP_TRY(bcop_comm_agree(comm, take_tables(stage)));
     bcop_comm_broadcast(comm, stage->place, count * (long)sizeof *stage->place, 0);
+    for (int i = 0; i < count; i++) {
+        bcop_stage_entry *e = &stage->entry[i];
+        *e = (bcop_stage_entry){.parameter = parameter[i],
+                                .placement = stage->place[i].placement,
+                                .owner = stage->place[i].owner,
+                                .size = bcop_parameter_size(parameter[i])};
+        if (e->placement == BCOP_PLACEMENT_REPLICATED)
+            continue;
+        e->offset = stage->offsets + i * (comm->size + 1L);
+        fill_offsets(comm->size, e, e->offset);
+        e->size = e->offset[comm->rank + 1] - e->offset[comm->rank];
+    }
     for (int g = 1; g < BCOP_STAGE_GROUPS && 1 << g < comm->size; g++)
         BCOP_TRY(bcop_comm_split(comm, 1 << g, &stage->group[g]));
     return BCOP_OK;
@@ -122,58 +193,49 @@ void bcop_stage_close(bcop_stage *stage) {
     for (int g = 0; g < BCOP_STAGE_GROUPS; g++)
         bcop_comm_release(&stage->group[g]);
     free(stage->place);
+    free(stage->entry);
+    free(stage->offsets);
     stage->place = NULL;
+    stage->entry = NULL;
+    stage->offsets = NULL;
 }
 
-/* The ranks that hold a block of so many panels; size 0 when this one is not among them. */
-static const bcop_comm *group_for(const bcop_stage *stage, bcop_stage_place place, int panels) {
-    static const bcop_comm none;
-    if (place.placement == BCOP_PLACEMENT_REPLICATED)
+int bcop_stage_root(const bcop_stage *stage, int i) {
+    const bcop_stage_entry *e = &stage->entry[i];
+    return e->placement == BCOP_PLACEMENT_REPLICATED ? BCOP_LANE_EVERY : e->owner;
+}
+
+/* Where this rank's rows begin in the whole, in floats. */
+static long held_at(const bcop_stage *stage, const bcop_stage_entry *e) {
+    return e->offset ? e->offset[stage->comm->rank] : 0;
+}
+
+/* The ranks that hold a shared block, when this one is among them. */
+static const bcop_comm *group_for(const bcop_stage *stage, const bcop_stage_entry *e) {
+    if (e->placement != BCOP_PLACEMENT_SHARED)
         return &bcop_comm_alone;
-    if (place.placement == BCOP_PLACEMENT_OWNED)
-        return place.owner == stage->comm->rank ? &bcop_comm_alone : &none;
+    const int panels = bcop_rows_panels(e->parameter->rows);
     int g = 0;
     while (1 << g < panels)
         g++;
     return panels >= stage->comm->size ? stage->comm : &stage->group[g];
 }
 
-/* The number of ranks that hold rows of a shared block. */
-static int holders(const bcop_stage *stage, int panels) {
-    return panels < stage->comm->size ? panels : stage->comm->size;
-}
-
-/* offset[ranks + 1]: where each rank's rows begin. */
-static void fill_offsets(const bcop_stage *stage, const bcop_stage_entry *e, long *offset) {
-    const bcop_parameter *p = e->parameter;
-    const int panels = bcop_rows_panels(p->rows);
-    const int last = e->placement == BCOP_PLACEMENT_SHARED ? holders(stage, panels) : 1;
-    for (int r = 0; r <= stage->comm->size; r++) {
-        const int member = r - e->owner;
-        const int run = member <= 0 ? 0 : member >= last ? panels : panels * member / last;
-        offset[r] = (long)p->rows * run / panels * p->cols;
+static void plan_entry(bcop_stage *stage, bcop_stage_entry *e, bcop_arena *arena) {
+    bcop_parameter *p = e->parameter;
+    const long whole = bcop_parameter_size(p);
+    const int root = bcop_stage_root(stage, (int)(e - stage->entry));
+    const bool forms = !p->factored && (root == BCOP_LANE_EVERY || root == stage->comm->rank);
+    p->value = bcop_arena_floats(arena, whole);
+    p->gradient = NULL;
+    if (forms || e->size == whole) {
+        p->gradient = bcop_arena_floats(arena, whole);
+        e->gradient = p->gradient ? p->gradient + held_at(stage, e) : NULL;
+    } else {
+        e->gradient = bcop_arena_floats(arena, e->size);
     }
-}
-
-static void plan_entry(bcop_stage *stage, bcop_parameter *p, bcop_stage_place place,
-                       bcop_stage_entry *e, bcop_arena *arena) {
-    *e = (bcop_stage_entry){.parameter = p,
-                            .placement = place.placement,
-                            .owner = place.owner,
-                            .size = bcop_parameter_size(p)};
-    p->value = bcop_arena_floats(arena, bcop_parameter_size(p));
-    p->gradient = bcop_arena_floats(arena, bcop_parameter_size(p));
-    if (p->orthonormal) {
-        const bcop_comm *group = group_for(stage, place, bcop_rows_panels(p->rows));
-        if (group->size > 0)
-            bcop_rows_plan(&e->rows, group, p->rows, p->cols, arena);
-        e->size = (long)e->rows.count * p->cols;
-    }
-    if (place.placement != BCOP_PLACEMENT_REPLICATED) {
-        e->offset = bcop_arena_take(arena, stage->comm->size + 1, sizeof(long));
-        if (e->offset)
-            fill_offsets(stage, e, e->offset);
-    }
+    if (p->orthonormal && (e->size > 0 || !e->offset))
+        bcop_rows_plan(&e->rows, group_for(stage, e), p->rows, p->cols, arena);
     e->slots = stage->rule.optimizer->slots(p->orthonormal, e->slot);
     for (int s = 0; s < e->slots; s++)
         e->state[s] = bcop_arena_floats(arena, e->slot[s].single && e->size ? 1 : e->size);
@@ -188,19 +250,16 @@ static long scratch_for(const bcop_stage *stage, const bcop_stage_entry *e) {
 }
 
 void bcop_stage_plan(bcop_stage *stage, bcop_arena *arena) {
-    stage->entry = bcop_arena_take(arena, stage->count, sizeof *stage->entry);
     long scratch = 0, sums = 0;
     for (int i = 0; i < stage->count; i++) {
-        bcop_stage_entry entry;
-        plan_entry(stage, stage->parameter[i], stage->place[i], &entry, arena);
-        if (stage->entry)
-            stage->entry[i] = entry;
-        scratch = larger(scratch, scratch_for(stage, &entry));
-        sums = larger(sums, entry.rows.count > 0 ? bcop_rows_buffer(&entry.rows) : 0);
+        bcop_stage_entry *e = &stage->entry[i];
+        plan_entry(stage, e, arena);
+        scratch = larger(scratch, scratch_for(stage, e));
+        sums = larger(sums, e->rows.count > 0 ? bcop_rows_buffer(&e->rows) : 0);
     }
     stage->scratch = bcop_arena_floats(arena, scratch);
     float *buffer = bcop_arena_floats(arena, sums);
-    for (int i = 0; stage->entry && i < stage->count; i++)
+    for (int i = 0; buffer && i < stage->count; i++)
         if (stage->entry[i].rows.count > 0)
             bcop_rows_attach(&stage->entry[i].rows, buffer);
 }
@@ -234,11 +293,6 @@ bcop_status bcop_stage_initialise(bcop_stage *stage, uint64_t seed) {
     return BCOP_OK;
 }
 
-/* Where this rank's rows begin in the whole, in floats. */
-static long held_at(const bcop_stage *stage, const bcop_stage_entry *e) {
-    return e->offset ? e->offset[stage->comm->rank] : 0;
-}
-
 /* The rows that this rank holds of one parameter. */
 static bcop_status update_entry(const bcop_stage *stage, bcop_stage_entry *e, double lr, long step,
                                 int *iterations) {
@@ -248,7 +302,7 @@ static bcop_status update_entry(const bcop_stage *stage, bcop_stage_entry *e, do
                          .rows = p->orthonormal ? &e->rows : NULL,
                          .size = e->size,
                          .value = p->value + held_at(stage, e),
-                         .gradient = p->gradient + held_at(stage, e),
+                         .gradient = e->gradient,
                          .state = e->state,
                          .scratch = stage->scratch};
     if (s.rows)
@@ -262,13 +316,25 @@ static bcop_status update_entry(const bcop_stage *stage, bcop_stage_entry *e, do
     return BCOP_OK;
 }
 
-bcop_status bcop_stage_update(bcop_stage *stage, double lr, double bias_lr, long step,
-                              int *iterations) {
-    /* Shared blocks first, so that nobody waits for a rank that is busy with its own. A failing
-       rank stays in the schedule: others count on it for the next block. */
+/* The rows of shared blocks from the owners of their bundles, who formed the gradients. */
+static void scatter_gradients(const bcop_stage *stage) {
+    const bcop_traffic_kind before = bcop_traffic_label(BCOP_TRAFFIC_ROWS);
+    for (int i = 0; i < stage->count; i++) {
+        const bcop_stage_entry *e = &stage->entry[i];
+        if (e->placement == BCOP_PLACEMENT_SHARED && !e->parameter->factored)
+            bcop_comm_scatter_floats(stage->comm, e->parameter->gradient, e->offset, e->owner,
+                                     e->gradient);
+    }
+    bcop_traffic_label(before);
+}
+
+/* Updates what this rank holds. Shared blocks first, so that nobody waits for a rank that is busy
+   with its own. A failing rank stays in the schedule: others count on it for the next block. */
+static bcop_status update_held(bcop_stage *stage, double lr, double bias_lr, long step,
+                               int *iterations) {
     bcop_status failed = BCOP_OK;
     char message[512] = "";
-    *iterations = 0;
+    const bcop_traffic_kind before = bcop_traffic_label(BCOP_TRAFFIC_SUMS);
     for (int shared = 1; shared >= 0; shared--)
         for (int i = 0; i < stage->count; i++) {
             bcop_stage_entry *e = &stage->entry[i];
@@ -281,15 +347,63 @@ bcop_status bcop_stage_update(bcop_stage *stage, double lr, double bias_lr, long
                 snprintf(message, sizeof message, "%s", bcop_status_message());
             }
         }
+    bcop_traffic_label(before);
     if (failed != BCOP_OK)
         bcop_status_fail(failed, "%s", message); /* the first; later ones have replaced it */
-    BCOP_TRY(bcop_comm_agree(stage->comm, failed));
+    return failed;
+}
+
+bcop_status bcop_stage_update(bcop_stage *stage, double lr, double bias_lr, long step,
+                              int *iterations) {
+    *iterations = 0;
+    scatter_gradients(stage);
+    const bcop_status status = update_held(stage, lr, bias_lr, step, iterations);
+    const bcop_traffic_kind before = bcop_traffic_label(BCOP_TRAFFIC_RECORD);
+    BCOP_TRY(bcop_comm_agree(stage->comm, status));
     *iterations = (int)bcop_comm_max(stage->comm, *iterations);
+    bcop_traffic_label(BCOP_TRAFFIC_BLOCKS);
     for (int i = 0; i < stage->count; i++)
         if (stage->entry[i].offset)
             bcop_comm_gather_floats(stage->comm, stage->parameter[i]->value,
                                     stage->entry[i].offset);
+    bcop_traffic_label(before);
     return BCOP_OK;
+}
+
+static void count(bcop_traffic *t, bcop_traffic_kind kind, long messages, long bytes) {
+    t->messages[kind] += messages;
+    t->bytes[kind] += messages * bytes;
+}
+
+static void count_sums(const bcop_stage *stage, const bcop_stage_entry *e, int iterations,
+                       bcop_traffic *t) {
+    const bcop_optimizer_kind *optimizer = stage->rule.optimizer;
+    int sums = bcop_tangent_sums() + bcop_bjorck_sums(&e->rows, iterations);
+    if (optimizer->sums)
+        sums += optimizer->sums(stage->rule.optimizer_options, &e->rows);
+    bcop_rows_count(&e->rows, sums, optimizer->squares, t);
+}
+
+void bcop_stage_count(const bcop_stage *stage, int iterations, bcop_traffic *t) {
+    const int ranks = stage->comm->size, me = stage->comm->rank;
+    if (ranks == 1)
+        return;
+    count(t, BCOP_TRAFFIC_RECORD, 1, sizeof(int));    /* the agreement */
+    count(t, BCOP_TRAFFIC_RECORD, 1, sizeof(double)); /* the most iterations */
+    for (int i = 0; i < stage->count; i++) {
+        const bcop_stage_entry *e = &stage->entry[i];
+        if (e->offset && e->size > 0)
+            count(t, BCOP_TRAFFIC_BLOCKS, ranks - 1, e->size * (long)sizeof(float));
+        if (e->placement != BCOP_PLACEMENT_SHARED)
+            continue;
+        for (int r = 0; r < ranks; r++)
+            if (!e->parameter->factored && e->owner == me && r != me &&
+                e->offset[r + 1] > e->offset[r])
+                count(t, BCOP_TRAFFIC_ROWS, 1,
+                      (e->offset[r + 1] - e->offset[r]) * (long)sizeof(float));
+        if (e->size > 0)
+            count_sums(stage, e, iterations, t);
+    }
 }
 
 /* ---- optimizer state as a whole ---- */
@@ -306,7 +420,8 @@ void bcop_stage_collect(const bcop_stage *stage, const bcop_stage_entry *e, int 
         memcpy(whole + (single ? 0 : held_at(stage, e)), e->state[slot],
                (size_t)(single ? 1 : e->size) * sizeof *whole);
     if (e->offset && single)
-        bcop_comm_broadcast(stage->comm, whole, sizeof *whole, e->owner);
+        bcop_comm_broadcast(stage->comm, whole, sizeof *whole,
+                            e->placement == BCOP_PLACEMENT_OWNED ? e->owner : 0);
     else if (e->offset)
         bcop_comm_gather_floats(stage->comm, whole, e->offset);
 }

@@ -6,7 +6,12 @@
  *   OWNED       one rank holds all rows, dealt out by longest processing time first;
  *   SHARED      runs of row panels over the first min(ranks, panels) ranks.
  * OWNED and SHARED are one mechanism, a group of one or of several; afterwards every rank gets all
- * rows of the new block. A block's update has the same bits in every placement (ortho/rows.h). */
+ * rows of the new block. A block's update has the same bits in every placement (ortho/rows.h).
+ *
+ * Gradients come to their holders before the update. Parameters of one bundle get theirs together,
+ * from a sum that one rank finishes, the bundle's owner, who also holds what of it is not shared;
+ * or every rank does, when the bundle is replicated. A factored block's rows are formed by whoever
+ * holds them. */
 #ifndef BCOP_ORTHO_STAGE_H
 #define BCOP_ORTHO_STAGE_H
 
@@ -36,16 +41,19 @@ typedef struct bcop_stage_rule {
 /* One parameter's placement. */
 typedef struct bcop_stage_place {
     bcop_placement placement;
-    int owner; /* OWNED: the rank; else 0 */
+    int owner; /* of its bundle: the rank that holds it when it is OWNED */
 } bcop_stage_place;
 
 typedef struct bcop_stage_entry {
     bcop_parameter *parameter; /* not owned; its memory is the stage's */
     bcop_placement placement;
-    int owner;      /* the first rank that holds rows */
-    bcop_rows rows; /* of a block, on this rank; count 0: none here */
-    long *offset;   /* [ranks + 1]: where in the value ranks' rows begin, in floats */
-    long size;      /* floats of the value that this rank holds */
+    int owner;
+    long *offset;    /* [ranks + 1]: where in the value ranks' rows begin, in floats; NULL when
+                        REPLICATED */
+    bcop_rows rows;  /* of a block, on this rank; count 0: none here */
+    long size;       /* floats of the value that this rank holds */
+    float *gradient; /* [size], to be filled before an update, which overwrites it; part of
+                        parameter->gradient where that is formed as a whole */
     int slots;
     bcop_slot slot[BCOP_SLOTS_MAX];
     float *state[BCOP_SLOTS_MAX]; /* [size], or one number */
@@ -63,7 +71,8 @@ typedef struct bcop_stage {
     int count;
     bcop_parameter *const *parameter; /* [count], not owned */
     bcop_stage_place *place;          /* [count], owned */
-    bcop_stage_entry *entry;          /* [count] */
+    bcop_stage_entry *entry;          /* [count], owned */
+    long *offsets;                    /* of the entries, owned */
     float *scratch;
 } bcop_stage;
 
@@ -81,19 +90,28 @@ bcop_status bcop_stage_open(bcop_stage *stage, const bcop_comm *comm, bcop_stage
                             int count, bcop_parameter *const parameter[]);
 void bcop_stage_close(bcop_stage *stage); /* Collective; a stage of zeros is allowed */
 
-/* Takes from `arena` what the stage needs, and gives each parameter its value and gradient. To be
- * called in both passes of the arena. Local. */
+/* Takes from `arena` what the stage needs, and gives each parameter its value, and its gradient
+ * where that is formed as a whole. To be called in both passes of the arena. Local. */
 void bcop_stage_plan(bcop_stage *stage, bcop_arena *arena);
 
 /* Initial blocks: Q of a Householder QR of a Philox Gaussian keyed by (seed, block name); plain
  * parameters are zero. BCOP_INTERNAL without memory. Local, the same on every rank. */
 bcop_status bcop_stage_initialise(bcop_stage *stage, uint64_t seed);
 
-/* One update from the gradients, which every rank has whole; then every rank has the new values
- * whole. `step` counts from 1. *iterations: the most Bjorck iterations that a block needed.
- * BCOP_DIVERGED names the first block that failed on the lowest rank where one did. Collective. */
+/* The rank that forms the whole gradient of parameter `i`, BCOP_LANE_EVERY when every rank does;
+ * not for factored ones. Local. */
+int bcop_stage_root(const bcop_stage *stage, int i);
+
+/* One update, from parameter->gradient at the roots and, of factored parameters, entry->gradient
+ * with their holders; then every rank has the new values whole. `step` counts from 1. *iterations:
+ * the most Bjorck iterations that a block needed. BCOP_DIVERGED names the first block that failed
+ * on the lowest rank where one did. Collective. */
 bcop_status bcop_stage_update(bcop_stage *stage, double lr, double bias_lr, long step,
                               int *iterations);
+
+/* What this rank hands to MPI in one update with so many Bjorck iterations in every block, added to
+ * `traffic`. Local. */
+void bcop_stage_count(const bcop_stage *stage, int iterations, bcop_traffic *traffic);
 
 /* Floats of a slot as a whole (Local), the whole from its holders to every rank (Collective), and
  * from the whole what this rank holds (Local). */

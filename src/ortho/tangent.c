@@ -4,6 +4,10 @@ long bcop_tangent_scratch(const bcop_rows *rows) {
     return (long)rows->cols * rows->cols;
 }
 
+int bcop_tangent_sums(void) {
+    return 1;
+}
+
 void bcop_tangent_project(bcop_rows *rows, const float *u, float *g, float *scratch) {
     const int cols = rows->cols;
     float *s = scratch;

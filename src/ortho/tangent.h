@@ -12,6 +12,9 @@
 /* Floats of scratch: cols^2. */
 long bcop_tangent_scratch(const bcop_rows *rows);
 
+/* How many cols x cols sums over the rows it forms. */
+int bcop_tangent_sums(void);
+
 /* u[count][cols], this rank's rows of an orthonormal block; g[count][cols]: in the gradient, out
  * its projection. Collective over the rows' group. */
 void bcop_tangent_project(bcop_rows *rows, const float *u, float *g, float *scratch);

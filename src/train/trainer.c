@@ -2,15 +2,13 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "comm/lanes.h"
 #include "data/prefetch.h"
-#include "train/checkpoint.h"
-#include "train/evaluate.h"
 #include "train/resume.h"
 #include "train/rundir.h"
 #include "train/samedata.h"
 #include "train/stop.h"
 #include "train/watchdog.h"
+#include "train/worker.h"
 
 #include <limits.h>
 #include <math.h>
@@ -23,143 +21,32 @@ typedef struct trainer {
     const bcop_experiment *experiment;
     const bcop_train_request *request;
     char run[BCOP_PATH_MAX];
-    bcop_dataset *data[3]; /* by bcop_split; NULL when empty or absent */
-    bcop_model *model;
-    bcop_stage stage;
-    bcop_lanes lanes;
-    bcop_checkpoint checkpoint;
-    bcop_evaluator evaluator[3];
-    bcop_arena arena;
+    bcop_worker_data data;
+    bcop_worker worker;
     bcop_prefetch *prefetch;
     bcop_watchdog *watchdog;
     FILE *metrics; /* rank 0 */
-    /* A step's record: {loss, correct} of every lane, a flag of every rank, and whether by rank 0's
-       clock a checkpoint is due. */
-    double *record;
-    float *logit_gradient; /* [images per lane][classes] */
-    long **factor_offset;  /* [layers][2] of [ranks + 1]: where ranks' factors begin, in floats */
     bcop_progress progress;
     long steps, steps_per_epoch; /* of the whole run, of one epoch */
     double began, saved_at;
-    bool save_is_due;
-    /* of the last step */
-    double loss, accuracy, lr, seconds, typical;
-    int iterations;
+    double lr, seconds, typical; /* of the last step */
 } trainer;
 
 /* ---- setting up ---- */
 
 static bool has(const trainer *t, bcop_split split) {
-    return t->data[split] != NULL;
-}
-
-static bcop_status open_data(trainer *t) {
-    const bcop_experiment *e = t->experiment;
-    BCOP_TRY(
-        bcop_dataset_open(&e->data, e->data_options, BCOP_SPLIT_TRAIN, &t->data[BCOP_SPLIT_TRAIN]));
-    if (e->data.holdout > 0)
-        BCOP_TRY(bcop_dataset_open(&e->data, e->data_options, BCOP_SPLIT_HOLDOUT,
-                                   &t->data[BCOP_SPLIT_HOLDOUT]));
-    const bcop_status status =
-        bcop_dataset_open(&e->data, e->data_options, BCOP_SPLIT_TEST, &t->data[BCOP_SPLIT_TEST]);
-    if (status == BCOP_NO_INPUT) /* the test files are wanted only where they are */
-        t->data[BCOP_SPLIT_TEST] = NULL;
-    else
-        BCOP_TRY(status);
-    const bcop_dataset *train = t->data[BCOP_SPLIT_TRAIN], *test = t->data[BCOP_SPLIT_TEST];
-    if (test && !bcop_shape_equal(bcop_dataset_shape(train), bcop_dataset_shape(test)))
-        return bcop_status_fail(BCOP_BAD_DATA, "training and test images differ in shape");
-    t->steps_per_epoch = bcop_dataset_count(train) / e->train.batch;
-    if (t->steps_per_epoch == 0)
-        return bcop_config_fail(bcop_experiment_place(e, "train", "batch"),
-                                "%d is more than the %ld training images", e->train.batch,
-                                bcop_dataset_count(train));
-    t->steps = t->steps_per_epoch * e->train.epochs;
-    return BCOP_OK;
-}
-
-static void plan(trainer *t) {
-    const bcop_experiment *e = t->experiment;
-    const int ranks = t->comm->size, run = e->train.batch / e->train.lanes;
-    bcop_arena *arena = &t->arena;
-    bcop_model_plan(t->model, run, e->train.batch, true, arena);
-    bcop_stage_plan(&t->stage, arena);
-    bcop_lanes_plan(&t->lanes, t->comm, e->train.lanes, t->model->lane_length, arena);
-    float *sums = bcop_arena_floats(arena, bcop_lanes_buffer(&t->lanes));
-    if (sums)
-        bcop_lanes_attach(&t->lanes, sums);
-    bcop_checkpoint_plan(&t->checkpoint, t->comm, t->model, &t->stage, arena);
-    for (int split = BCOP_SPLIT_HOLDOUT; split <= BCOP_SPLIT_TEST; split++)
-        if (t->data[split]) {
-            t->evaluator[split] = (bcop_evaluator){.comm = t->comm,
-                                                   .model = t->model,
-                                                   .dataset = t->data[split],
-                                                   .loss = bcop_experiment_loss(e),
-                                                   .loss_options = e->loss_options};
-            bcop_evaluate_plan(&t->evaluator[split], arena);
-        }
-    t->record = bcop_arena_take(arena, 2L * e->train.lanes + ranks + 1, sizeof(double));
-    t->logit_gradient = bcop_arena_floats(arena, (long)run * t->model->classes);
-    t->factor_offset = bcop_arena_take(arena, 2L * t->model->count, sizeof(long *));
-    for (int i = 0; i < 2 * t->model->count; i++) {
-        const bcop_layer *layer = &t->model->layer[i / 2];
-        const long width = i % 2 ? layer->factor_out : layer->factor_in;
-        long *offset = bcop_arena_take(arena, ranks + 1, sizeof(long));
-        for (int r = 0; offset && r <= ranks; r++)
-            offset[r] = (long)e->train.lanes * r / ranks * run * width;
-        if (offset)
-            t->factor_offset[i] = offset;
-    }
-}
-
-static bcop_status build_model(trainer *t) {
-    const bcop_experiment *e = t->experiment;
-    if (t->comm->size > e->train.lanes)
-        return bcop_config_fail(bcop_experiment_place(e, "train", "lanes"),
-                                "%d lanes are too few for %d ranks", e->train.lanes, t->comm->size);
-    const bcop_dataset *train = t->data[BCOP_SPLIT_TRAIN];
-    BCOP_TRY(bcop_model_create(e->model_node, e->input_node, &e->input.mean, &e->input.std,
-                               bcop_dataset_shape(train), bcop_dataset_classes(train), &t->model));
-    long widest = t->model->lane_length;
-    for (int i = 0; i < t->model->count; i++) {
-        const bcop_layer *layer = &t->model->layer[i];
-        const long width =
-            layer->factor_in > layer->factor_out ? layer->factor_in : layer->factor_out;
-        widest = widest > width * e->train.batch ? widest : width * e->train.batch;
-        for (int p = 0; p < layer->parameters; p++) {
-            const long size = bcop_parameter_size(&layer->parameter[p]);
-            widest = widest > size ? widest : size;
-        }
-    }
-    if (widest > INT_MAX) /* what one message can count */
-        return bcop_config_fail(
-            e->model_node, "a message of %ld numbers is too large; use a smaller batch or layer",
-            widest);
-    return BCOP_OK;
-}
-
-static bcop_status take_memory(trainer *t) {
-    t->arena.name = "training";
-    plan(t);
-    BCOP_TRY(bcop_arena_reserve(&t->arena));
-    plan(t);
-    return BCOP_OK;
+    return t->data.split[split] != NULL;
 }
 
 static bcop_status set_up(trainer *t) {
-    BCOP_TRY(bcop_comm_agree(t->comm, open_data(t)));
+    BCOP_TRY(bcop_comm_agree(t->comm, bcop_worker_open_data(t->experiment, &t->data)));
     for (int split = 0; split < 3; split++)
-        BCOP_TRY(bcop_samedata_check(t->comm, t->data[split], (bcop_split)split));
-    BCOP_TRY(bcop_comm_agree(t->comm, build_model(t)));
-    const bcop_experiment *e = t->experiment;
-    const bcop_stage_rule rule = {
-        .bjorck = {.tolerance = e->ortho.tolerance, .max_iterations = e->ortho.max_iterations},
-        .optimizer = bcop_experiment_optimizer(e),
-        .optimizer_options = e->optimizer_options,
-        .placement = (bcop_placement)e->ortho.placement,
-        .share_above = e->ortho.share_above};
-    BCOP_TRY(bcop_stage_open(&t->stage, t->comm, rule, t->model->parameters, t->model->parameter));
-    return bcop_comm_agree(t->comm, take_memory(t));
+        BCOP_TRY(bcop_samedata_check(t->comm, t->data.split[split], (bcop_split)split));
+    t->steps_per_epoch =
+        bcop_dataset_count(t->data.split[BCOP_SPLIT_TRAIN]) / t->experiment->train.batch;
+    t->steps = t->steps_per_epoch * t->experiment->train.epochs;
+    BCOP_TRY(bcop_worker_open(&t->worker, t->comm, t->experiment, &t->data));
+    return bcop_worker_reserve(&t->worker);
 }
 
 static void tear_down(trainer *t) {
@@ -167,11 +54,8 @@ static void tear_down(trainer *t) {
     bcop_prefetch_close(t->prefetch);
     if (t->metrics)
         fclose(t->metrics);
-    bcop_stage_close(&t->stage);
-    bcop_model_free(t->model);
-    for (int split = 0; split < 3; split++)
-        bcop_dataset_close(t->data[split]);
-    bcop_arena_free(&t->arena);
+    bcop_worker_close(&t->worker);
+    bcop_worker_close_data(&t->data);
 }
 
 /* ---- starting ---- */
@@ -182,11 +66,11 @@ static bcop_status start_parameters(trainer *t) {
                                 .request = t->request,
                                 .run = t->run,
                                 .data_fingerprint =
-                                    bcop_dataset_fingerprint(t->data[BCOP_SPLIT_TRAIN]),
-                                .checkpoint = &t->checkpoint,
-                                .stage = &t->stage};
+                                    bcop_dataset_fingerprint(t->data.split[BCOP_SPLIT_TRAIN]),
+                                .checkpoint = &t->worker.checkpoint,
+                                .stage = &t->worker.stage};
     BCOP_TRY(bcop_resume_start(&resume, &t->progress));
-    bcop_model_build(t->model);
+    bcop_model_build(t->worker.model);
     return BCOP_OK;
 }
 
@@ -221,14 +105,14 @@ static bcop_status open_run(trainer *t) {
 
 static bcop_status start_prefetch(trainer *t) {
     const bcop_experiment *e = t->experiment;
-    const long run = e->train.batch / e->train.lanes;
-    const bcop_prefetch_plan what = {.dataset = t->data[BCOP_SPLIT_TRAIN],
+    const int *row = t->worker.exchange.row, rank = t->comm->rank;
+    const bcop_prefetch_plan what = {.dataset = t->data.split[BCOP_SPLIT_TRAIN],
                                      .augment = (bcop_augment_rule)e->data.augment,
                                      .crop_padding = e->data.crop_padding,
                                      .seed = (uint64_t)e->root.seed,
                                      .batch = e->train.batch,
-                                     .first_row = t->lanes.run.first * run,
-                                     .rows = t->lanes.run.count * run,
+                                     .first_row = row[rank],
+                                     .rows = row[rank + 1] - row[rank],
                                      .first_step = t->progress.step};
     return bcop_prefetch_open(&what, &t->prefetch);
 }
@@ -239,29 +123,11 @@ static void enter(trainer *t, const char *phase) {
     bcop_watchdog_beat(t->watchdog, t->progress.step + 1, phase, t->typical);
 }
 
-/* Forward, loss and backward of one lane; its part of the record. */
-static void run_lane(trainer *t, int lane, const float *x, const int *label) {
-    const bcop_experiment *e = t->experiment;
-    const bcop_loss_kind *loss = bcop_experiment_loss(e);
-    bcop_model *m = t->model;
-    const int row = lane * m->run, classes = m->classes;
-    const float *z = bcop_model_forward(m, m->run, row, x);
-    double *record = t->record + 2 * lane;
-    for (int i = 0; i < m->run; i++) {
-        record[0] += loss->evaluate(e->loss_options, classes, z + i * classes, label[i],
-                                    1.0 / e->train.batch, t->logit_gradient + i * classes);
-        record[1] += bcop_loss_margin(classes, z + i * classes, label[i]) > 0;
-    }
-    bcop_model_backward(m, m->run, row, t->logit_gradient, bcop_lanes_next(&t->lanes));
-    bcop_lanes_push(&t->lanes);
-}
-
-/* The sum over lanes of entry `what` of the record, by the lanes' tree. */
-static double record_sum(const trainer *t, int what, int first, int count) {
-    if (count == 1)
-        return t->record[2 * first + what];
-    return record_sum(t, what, first, count / 2) +
-           record_sum(t, what, first + count / 2, count / 2);
+static void entered(void *context, bcop_phase phase) {
+    static const char *const name[BCOP_PHASES] = {"forward and backward", "agreeing on the step",
+                                                  "summing the gradients", "updating the blocks",
+                                                  "making the layers' operators"};
+    enter(context, name[phase]);
 }
 
 static bool time_to_save(const trainer *t) {
@@ -275,62 +141,17 @@ static bcop_status out_of_time(const trainer *t) {
     return t->comm->rank == 0 && over ? BCOP_INTERRUPTED : bcop_stop_requested();
 }
 
-/* The agreement before any state changes: everyone's record and flag. *stop: what was asked of any
-   rank. BCOP_DIVERGED when the loss is not finite. */
-static bcop_status agree_on_step(trainer *t, bcop_status *stop) {
-    const int lanes = t->experiment->train.lanes, ranks = t->comm->size;
-    double *flag = t->record + 2 * lanes;
-    flag[t->comm->rank] = (double)out_of_time(t);
-    flag[ranks] = time_to_save(t);
-    bcop_comm_merge(t->comm, t->record, 2L * lanes + ranks + 1);
-    t->save_is_due = flag[ranks] > 0;
-    *stop = BCOP_OK;
-    for (int r = 0; r < ranks; r++)
-        if ((int)flag[r] > (int)*stop)
-            *stop = (bcop_status)(int)flag[r];
-    t->loss = record_sum(t, 0, 0, lanes) / t->experiment->train.batch;
-    t->accuracy = record_sum(t, 1, 0, lanes) / t->experiment->train.batch;
-    if (!isfinite(t->loss))
-        return bcop_status_fail(BCOP_DIVERGED, "step %ld: the loss is not finite",
-                                t->progress.step + 1);
-    return BCOP_OK;
-}
-
-static void gather_factors(trainer *t) {
-    for (int i = 0; i < t->model->count; i++)
-        if (t->model->layer[i].factor_in) {
-            bcop_comm_gather_floats(t->comm, t->model->input_factor[i], t->factor_offset[2 * i]);
-            bcop_comm_gather_floats(t->comm, t->model->output_factor[i],
-                                    t->factor_offset[2 * i + 1]);
-        }
-}
-
-static bcop_status take_step(trainer *t, bcop_status *stop) {
+static bcop_status take_step(trainer *t, bcop_worker_flags *flags) {
     const bcop_experiment *e = t->experiment;
     bcop_batch batch;
     enter(t, "reading the batch");
     bcop_prefetch_next(t->prefetch, &batch);
-    memset(t->record, 0, (2 * (size_t)e->train.lanes + (size_t)t->comm->size + 1) * sizeof(double));
-    bcop_lanes_start(&t->lanes);
-    const long images = t->model->run, size = bcop_shape_size(t->model->in);
-    enter(t, "forward and backward");
-    for (int i = 0; i < t->lanes.run.count; i++) {
-        run_lane(t, t->lanes.run.first + i, batch.x + i * images * size, batch.label + i * images);
-        enter(t, "forward and backward");
-    }
-    enter(t, "agreeing on the step");
-    BCOP_TRY(agree_on_step(t, stop));
-    enter(t, "summing the gradients");
-    const float *sums = bcop_lanes_finish(&t->lanes);
-    gather_factors(t);
-    bcop_model_pull(t->model, sums);
     const double factor =
         bcop_schedule_factor(&e->schedule, t->progress.step, t->steps, t->steps_per_epoch);
     t->lr = e->optimizer.lr * factor;
-    enter(t, "updating the blocks");
-    BCOP_TRY(bcop_stage_update(&t->stage, t->lr, e->optimizer.bias_lr * factor,
-                               t->progress.step + 1, &t->iterations));
-    bcop_model_build(t->model);
+    *flags = (bcop_worker_flags){out_of_time(t), time_to_save(t)};
+    BCOP_TRY(
+        bcop_worker_step(&t->worker, t->progress.step + 1, factor, batch.x, batch.label, flags));
     t->progress.step++;
     t->progress.epoch = t->progress.step / t->steps_per_epoch;
     return BCOP_OK;
@@ -347,14 +168,14 @@ static void report_step(trainer *t) {
     fprintf(t->metrics,
             "{\"kind\":\"train\",\"step\":%ld,\"epoch\":%ld,\"loss\":%.9g,\"accuracy\":%.9g,"
             "\"lr\":%.9g,\"iterations\":%d,\"images_per_second\":%.6g}\n",
-            step, t->progress.epoch, t->loss, t->accuracy, t->lr, t->iterations,
-            e->train.batch / t->seconds);
+            step, t->progress.epoch, t->worker.loss, t->worker.accuracy, t->lr,
+            t->worker.iterations, e->train.batch / t->seconds);
     const long left = (long)((double)(t->steps - step) * t->typical);
     bcop_log_progress("epoch %ld/%d  step %ld/%ld  loss %.4f  accuracy %.3f  %.0f images/s  "
                       "%ld:%02ld:%02ld left",
-                      (step - 1) / t->steps_per_epoch + 1, e->train.epochs, step, t->steps, t->loss,
-                      t->accuracy, e->train.batch / t->typical, left / 3600, left / 60 % 60,
-                      left % 60);
+                      (step - 1) / t->steps_per_epoch + 1, e->train.epochs, step, t->steps,
+                      t->worker.loss, t->worker.accuracy, e->train.batch / t->typical, left / 3600,
+                      left / 60 % 60, left % 60);
 }
 
 static void report_evaluation(const trainer *t, bcop_split split, const bcop_evaluation *v) {
@@ -400,7 +221,7 @@ static void keep_awake(void *context, bool long_work) {
 
 static void evaluate(trainer *t, bcop_split split, bcop_evaluation *v) {
     enter(t, "evaluation");
-    bcop_evaluate_run(&t->evaluator[split], &t->experiment->evaluate.eps, v, keep_awake, t);
+    bcop_evaluate_run(&t->worker.evaluator[split], &t->experiment->evaluate.eps, v, keep_awake, t);
     report_evaluation(t, split, v);
 }
 
@@ -414,9 +235,9 @@ static bcop_status sync_metrics(const trainer *t) {
 static bcop_status save(trainer *t) {
     enter(t, "writing a checkpoint");
     BCOP_TRY(bcop_comm_agree(t->comm, t->comm->rank == 0 ? sync_metrics(t) : BCOP_OK));
-    const uint64_t fingerprint = bcop_dataset_fingerprint(t->data[BCOP_SPLIT_TRAIN]);
-    BCOP_TRY(
-        bcop_checkpoint_write(&t->checkpoint, t->experiment, t->run, &t->progress, fingerprint));
+    const uint64_t fingerprint = bcop_dataset_fingerprint(t->data.split[BCOP_SPLIT_TRAIN]);
+    BCOP_TRY(bcop_checkpoint_write(&t->worker.checkpoint, t->experiment, t->run, &t->progress,
+                                   fingerprint));
     bcop_status status = BCOP_OK;
     if (t->comm->rank == 0) {
         /* Without a hold-out there is nothing to choose by: best is the latest. */
@@ -455,18 +276,18 @@ static bcop_status end_epoch(trainer *t, bool *saved) {
 static bcop_status train(trainer *t, long last) {
     while (t->progress.step < last) {
         const double start = bcop_clock_seconds();
-        bcop_status stop;
-        BCOP_TRY(take_step(t, &stop));
+        bcop_worker_flags flags;
+        BCOP_TRY(take_step(t, &flags));
         t->seconds = bcop_clock_seconds() - start;
         report_step(t);
         bool saved = false;
         if (t->progress.step % t->steps_per_epoch == 0)
             BCOP_TRY(end_epoch(t, &saved));
-        const bool ended = stop != BCOP_OK || t->progress.step == last;
-        if (!saved && (ended || t->save_is_due))
+        const bool ended = flags.stop != BCOP_OK || t->progress.step == last;
+        if (!saved && (ended || flags.save))
             BCOP_TRY(save(t));
-        if (stop != BCOP_OK && t->progress.step < t->steps)
-            return bcop_status_fail(stop, "stopped at step %ld of %ld, checkpoint saved",
+        if (flags.stop != BCOP_OK && t->progress.step < t->steps)
+            return bcop_status_fail(flags.stop, "stopped at step %ld of %ld, checkpoint saved",
                                     t->progress.step, t->steps);
     }
     return BCOP_OK;
@@ -477,10 +298,10 @@ static bcop_status run(trainer *t) {
     const bcop_train_request *r = t->request;
     BCOP_TRY(set_up(t));
     BCOP_TRY(start_parameters(t));
-    const double bytes = bcop_comm_max(t->comm, (double)t->arena.size);
+    const double bytes = bcop_comm_max(t->comm, (double)t->worker.arena.size);
     bcop_log_info(
         "%s: %ld training images, %ld steps of %d, %d ranks, %d lanes, at most %.1f MiB a rank",
-        e->root.name, bcop_dataset_count(t->data[BCOP_SPLIT_TRAIN]), t->steps, e->train.batch,
+        e->root.name, bcop_dataset_count(t->data.split[BCOP_SPLIT_TRAIN]), t->steps, e->train.batch,
         t->comm->size, e->train.lanes, bytes / (1 << 20));
     if (r->dry_run) {
         bcop_log_info("dry run: all is well, nothing was written");
@@ -496,6 +317,8 @@ static bcop_status run(trainer *t) {
     BCOP_TRY(bcop_comm_agree(t->comm, start_prefetch(t)));
     BCOP_TRY(bcop_comm_agree(t->comm,
                              bcop_watchdog_open(e->train.watchdog, t->comm->rank, &t->watchdog)));
+    t->worker.entered = entered;
+    t->worker.context = t;
     t->saved_at = bcop_clock_seconds();
     return train(t, last);
 }

@@ -14,7 +14,8 @@
 
 #include <cmocka.h>
 
-enum { IMAGES = 5 };
+/* FEW and MANY: batches of which the gradients go by factors, and by lane sums. */
+enum { IMAGES = 5, FEW = 0, MANY = 1 << 20 };
 
 /* One dense layer with IMAGES images; everything of the expected side is float64, and inputs are
    flattened as (channel, row, column). */
@@ -38,13 +39,14 @@ static float *random_floats(uint64_t seed, long count) {
     return rounded;
 }
 
-static instance open_instance(bcop_shape shape, int units, bool bias) {
+static instance open_instance(bcop_shape shape, int units, bool bias, int batch) {
     instance t = {.shape = shape, .in = (int)bcop_shape_size(shape), .units = units, .bias = bias};
     snprintf(t.text, sizeof t.text, "[dense: {units: %d, bias: %s}]", units,
              bias ? "true" : "false");
-    t.f =
-        nn_fixture_open(&(nn_setting){.list = t.text, .in = shape, .classes = units, .run = IMAGES},
-                        (uint64_t)(t.in + units));
+    t.f = nn_fixture_open(
+        &(nn_setting){.list = t.text, .in = shape, .classes = units, .run = IMAGES, .batch = batch},
+        (uint64_t)(t.in + units));
+    assert_true(t.f.layer->factored == (batch == FEW));
     t.x = random_floats(1, (long)IMAGES * t.in);
     t.gy = random_floats(2, (long)IMAGES * units);
     t.gx = oracle_floats((long)IMAGES * t.in);
@@ -84,9 +86,12 @@ static void for_each_layer(void (*check)(instance *t)) {
     static const int units[] = {1, 7, 12, 30, 40};
     for (int s = 0; s < 5; s++)
         for (int u = 0; u < 5; u++) {
-            instance t = open_instance(shapes[s], units[u], (s + u) % 3 != 0);
-            check(&t);
-            close_instance(&t);
+            for (int many = 0; many <= 1; many++) {
+                instance t =
+                    open_instance(shapes[s], units[u], (s + u) % 3 != 0, many ? MANY : FEW);
+                check(&t);
+                close_instance(&t);
+            }
         }
 }
 

@@ -112,11 +112,11 @@ static double train_pass(nn_fixture *f, const batch *b, int lane) {
         for (int i = 0; i < lane; i++)
             loss += b->kind->evaluate(b->options, CLASSES, z + i * CLASSES, b->label[row + i],
                                       1.0 / BATCH, gz + i * CLASSES);
-        bcop_model_backward(m, lane, row, gz, part);
+        bcop_model_backward(m, lane, row, gz, part, NULL, NULL);
         for (long i = 0; i < m->lane_length; i++)
             sum[i] += part[i];
     }
-    bcop_model_pull(m, sum);
+    nn_fixture_pull(f, BATCH, sum);
     free(sum);
     free(part);
     return loss / BATCH;

@@ -21,15 +21,15 @@ enum { COUNT = 9, STEPS = 2 };
 static const bcop_bjorck_rule RULE = {.tolerance = 2e-6, .max_iterations = 30};
 
 static const bcop_parameter LAYOUT[COUNT] = {
-    {.name = "a/H", .rows = 64, .cols = 33, .orthonormal = true},
-    {.name = "a/P1", .rows = 64, .cols = 32, .orthonormal = true},
-    {.name = "a/bias", .rows = 64, .cols = 1},
-    {.name = "b/W", .rows = 1100, .cols = 60, .orthonormal = true},
-    {.name = "c/none", .rows = 1, .cols = 0, .orthonormal = true},
-    {.name = "d/W", .rows = 600, .cols = 220, .orthonormal = true},
-    {.name = "e/W", .rows = 4200, .cols = 20, .orthonormal = true},
-    {.name = "f/W", .rows = 200, .cols = 150, .orthonormal = true},
-    {.name = "g/W", .rows = 200, .cols = 150, .orthonormal = true},
+    {.name = "a/H", .rows = 64, .cols = 33, .orthonormal = true, .bundle = 0},
+    {.name = "a/P1", .rows = 64, .cols = 32, .orthonormal = true, .bundle = 0},
+    {.name = "a/bias", .rows = 64, .cols = 1, .bundle = 0},
+    {.name = "b/W", .rows = 1100, .cols = 60, .orthonormal = true, .factored = true, .bundle = 1},
+    {.name = "c/none", .rows = 1, .cols = 0, .orthonormal = true, .bundle = 2},
+    {.name = "d/W", .rows = 600, .cols = 220, .orthonormal = true, .bundle = 3},
+    {.name = "e/W", .rows = 4200, .cols = 20, .orthonormal = true, .factored = true, .bundle = 4},
+    {.name = "f/H", .rows = 200, .cols = 150, .orthonormal = true, .bundle = 5},
+    {.name = "f/P1", .rows = 600, .cols = 100, .orthonormal = true, .bundle = 5},
 };
 
 static bcop_comm comm;
@@ -71,13 +71,24 @@ static void rig_close(rig *r) {
     free(r->options);
 }
 
-static void fill_gradients(rig *r, long step) {
+/* Gradients where they are to be: whole with those who form them, rows of factored blocks with
+   their holders. What the stage is to bring itself is not a number. `bad`: the block that gets a
+   NaN. */
+static void fill_gradients(rig *r, long step, int bad) {
     for (int i = 0; i < COUNT; i++) {
-        const long size = bcop_parameter_size(&r->parameter[i]);
+        const bcop_stage_entry *e = &r->stage.entry[i];
+        const bcop_parameter *p = e->parameter;
+        const long size = bcop_parameter_size(p);
+        const int rank = r->stage.comm->rank, root = bcop_stage_root(&r->stage, i);
         double *g = oracle_doubles(size);
         oracle_random((uint64_t)(1000 * step + i), size, g);
-        for (long k = 0; k < size; k++)
-            r->parameter[i].gradient[k] = (float)g[k];
+        if (i == bad)
+            g[size - 1] = NAN;
+        const long at = e->offset ? e->offset[rank] : 0;
+        for (long k = 0; k < e->size; k++)
+            e->gradient[k] = p->factored ? (float)g[at + k] : NAN;
+        for (long k = 0; !p->factored && (root < 0 || root == rank) && k < size; k++)
+            p->gradient[k] = (float)g[k];
         free(g);
     }
 }
@@ -85,7 +96,7 @@ static void fill_gradients(rig *r, long step) {
 static int run_steps(rig *r, int steps) {
     int iterations = 0, most = 0;
     for (long step = 1; step <= steps; step++) {
-        fill_gradients(r, step);
+        fill_gradients(r, step, -1);
         assert_int_equal(bcop_stage_update(&r->stage, 0.02, 0.01, step, &iterations), BCOP_OK);
         most = iterations > most ? iterations : most;
     }
@@ -165,7 +176,7 @@ static void test_choice(void **state) {
     bcop_stage_place place[8];
     const bcop_stage_rule automatic = {.placement = BCOP_PLACEMENT_AUTO};
     for (int i = 0; i < 8; i++) {
-        block[i] = (bcop_parameter){.rows = 256, .cols = 256, .orthonormal = true};
+        block[i] = (bcop_parameter){.rows = 256, .cols = 256, .orthonormal = true, .bundle = i};
         pointer[i] = &block[i];
     }
     /* equal blocks: as many to each rank */
@@ -183,7 +194,7 @@ static void test_choice(void **state) {
        0, 600 to 1, 500 to 1 (600 < 700), 400 to 0, then 350 to 0 or 1, whichever has less. */
     const int rows[5] = {600, 700, 400, 500, 350};
     for (int i = 0; i < 5; i++)
-        block[i] = (bcop_parameter){.rows = rows[i], .cols = 100, .orthonormal = true};
+        block[i] = (bcop_parameter){.rows = rows[i], .cols = 100, .orthonormal = true, .bundle = i};
     const bcop_stage_rule owned = {.placement = BCOP_PLACEMENT_OWNED};
     bcop_stage_choose(&owned, 2, 5, pointer, place);
     const int owner[5] = {1, 0, 0, 1, 0};
@@ -193,17 +204,18 @@ static void test_choice(void **state) {
     }
     /* a shared block is load too: it stands on the first two of four ranks, the owned ones on the
        others */
-    block[0] = (bcop_parameter){.rows = 512, .cols = 512, .orthonormal = true};
-    block[1] = block[2] = (bcop_parameter){.rows = 250, .cols = 250, .orthonormal = true};
+    block[0] = (bcop_parameter){.rows = 512, .cols = 512, .orthonormal = true, .bundle = 0};
+    for (int i = 1; i < 3; i++)
+        block[i] = (bcop_parameter){.rows = 250, .cols = 250, .orthonormal = true, .bundle = i};
     bcop_stage_choose(&automatic, 4, 3, pointer, place);
     assert_int_equal(place[0].placement, BCOP_PLACEMENT_SHARED);
     assert_int_equal(place[1].placement, BCOP_PLACEMENT_OWNED);
     assert_int_equal(place[1].owner, 2);
     assert_int_equal(place[2].owner, 3);
     /* one block that outweighs the rest is shared; tiny ones and biases stay everywhere */
-    block[0] = (bcop_parameter){.rows = 2048, .cols = 512, .orthonormal = true};
-    block[1] = (bcop_parameter){.rows = 16, .cols = 8, .orthonormal = true};
-    block[2] = (bcop_parameter){.rows = 512, .cols = 1};
+    block[0] = (bcop_parameter){.rows = 2048, .cols = 512, .orthonormal = true, .bundle = 0};
+    block[1] = (bcop_parameter){.rows = 16, .cols = 8, .orthonormal = true, .bundle = 1};
+    block[2] = (bcop_parameter){.rows = 512, .cols = 1, .bundle = 2};
     bcop_stage_choose(&automatic, 4, 3, pointer, place);
     assert_int_equal(place[0].placement, BCOP_PLACEMENT_SHARED);
     assert_int_equal(place[1].placement, BCOP_PLACEMENT_REPLICATED);
@@ -211,6 +223,59 @@ static void test_choice(void **state) {
     bcop_stage_choose(&automatic, 1, 3, pointer, place);
     for (int i = 0; i < 3; i++)
         assert_int_equal(place[i].placement, BCOP_PLACEMENT_REPLICATED);
+}
+
+/* A bundle has one owner, its plain parameters too; a block of it that is shared gets its rows from
+   the owner. */
+static void test_bundles_stay_together(void **state) {
+    (void)state;
+    bcop_parameter p[5] = {
+        {.rows = 256, .cols = 256, .orthonormal = true, .bundle = 0},
+        {.rows = 256, .cols = 1, .bundle = 0},
+        {.rows = 256, .cols = 200, .orthonormal = true, .bundle = 1},
+        {.rows = 600, .cols = 600, .orthonormal = true, .bundle = 1},
+        {.rows = 256, .cols = 1, .bundle = 2},
+    };
+    bcop_parameter *pointer[5] = {&p[0], &p[1], &p[2], &p[3], &p[4]};
+    bcop_stage_place place[5];
+    const bcop_stage_rule automatic = {.placement = BCOP_PLACEMENT_AUTO};
+    bcop_stage_choose(&automatic, 2, 5, pointer, place);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(place[i].placement, BCOP_PLACEMENT_OWNED);
+        assert_int_equal(place[i].owner, 0); /* the costlier of the two that are not shared */
+        assert_int_equal(place[2 + i].owner, 1);
+    }
+    assert_int_equal(place[2].placement, BCOP_PLACEMENT_OWNED);
+    assert_int_equal(place[3].placement, BCOP_PLACEMENT_SHARED);
+    assert_int_equal(place[4].placement, BCOP_PLACEMENT_REPLICATED);
+}
+
+/* What bcop_stage_count says is what an update hands to MPI. */
+static void test_counted_traffic(void **state) {
+    (void)state;
+    for (int k = 0; bcop_optimizer_kinds[k]; k++)
+        for (int placement = BCOP_PLACEMENT_AUTO; placement <= BCOP_PLACEMENT_SHARED; placement++) {
+            rig r;
+            rig_open(&r, &comm, bcop_optimizer_kinds[k], (bcop_placement)placement, 0);
+            fill_gradients(&r, 1, -1);
+            const bcop_traffic before = bcop_traffic_read();
+            int iterations;
+            /* so small that no block needs a second iteration */
+            assert_int_equal(bcop_stage_update(&r.stage, 1e-6, 0.01, 1, &iterations), BCOP_OK);
+            assert_true(iterations <= 1);
+            const bcop_traffic after = bcop_traffic_read();
+            bcop_traffic expected = {0};
+            bcop_stage_count(&r.stage, 1, &expected);
+            for (int kind = 0; kind < BCOP_TRAFFIC_KINDS; kind++) {
+                assert_int_equal(after.messages[kind] - before.messages[kind],
+                                 expected.messages[kind]);
+                assert_int_equal(after.bytes[kind] - before.bytes[kind], expected.bytes[kind]);
+            }
+            assert_true(
+                (expected.bytes[BCOP_TRAFFIC_SUMS] > 0) ==
+                (placement == BCOP_PLACEMENT_SHARED && comm.size > 1 && r.stage.entry[6].size > 0));
+            rig_close(&r);
+        }
 }
 
 static void test_one_bad_block_ends_all_ranks(void **state) {
@@ -221,8 +286,7 @@ static void test_one_bad_block_ends_all_ranks(void **state) {
                 continue;
             rig r;
             rig_open(&r, &comm, bcop_optimizer_kinds[2], (bcop_placement)placement, 0);
-            fill_gradients(&r, 1);
-            r.parameter[i].gradient[bcop_parameter_size(&r.parameter[i]) - 1] = NAN;
+            fill_gradients(&r, 1, i);
             int iterations;
             assert_int_equal(bcop_stage_update(&r.stage, 0.02, 0.01, 1, &iterations),
                              BCOP_DIVERGED);
@@ -235,7 +299,7 @@ static void test_the_first_bad_block_is_named(void **state) {
     (void)state;
     rig r;
     rig_open(&r, &comm, bcop_optimizer_kinds[2], BCOP_PLACEMENT_REPLICATED, 0);
-    fill_gradients(&r, 1);
+    fill_gradients(&r, 1, -1);
     r.parameter[1].gradient[0] = r.parameter[6].gradient[0] = NAN;
     int iterations;
     assert_int_equal(bcop_stage_update(&r.stage, 0.02, 0.01, 1, &iterations), BCOP_DIVERGED);
@@ -250,6 +314,8 @@ int main(void) {
         cmocka_unit_test(test_same_bits_in_every_placement),
         cmocka_unit_test(test_state_lives_with_its_holders_alone),
         cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_bundles_stay_together),
+        cmocka_unit_test(test_counted_traffic),
         cmocka_unit_test(test_one_bad_block_ends_all_ranks),
         cmocka_unit_test(test_the_first_bad_block_is_named),
     };

@@ -18,15 +18,23 @@ static void check(bcop_status status) {
         fail_msg("%s", bcop_status_message());
 }
 
+static int rows_of(const nn_setting *s) {
+    return s->rows ? s->rows : s->run ? s->run : 1;
+}
+
 bcop_status nn_fixture_create(const nn_setting *s, nn_fixture *f) {
     char yaml[1024];
     snprintf(yaml, sizeof yaml, "input: {}\nmodel: %s\n", s->list);
     *f = (nn_fixture){.arena = {.name = "model"}};
     check(bcop_config_parse(yaml, strlen(yaml), "test.yaml", &f->config));
     const bcop_node *root = bcop_config_root(f->config);
-    const bcop_status status = bcop_model_create(
-        bcop_config_find(root, "model"), bcop_config_find(root, "input"), s->mean ? s->mean : &zero,
-        s->std ? s->std : &one, s->in, s->classes, &f->model);
+    const bcop_status status =
+        bcop_model_create(bcop_config_find(root, "model"), bcop_config_find(root, "input"),
+                          s->mean ? s->mean : &zero, s->std ? s->std : &one, s->in, s->classes,
+                          s->evaluating ? 0
+                          : s->batch    ? s->batch
+                                        : rows_of(s),
+                          &f->model);
     if (status == BCOP_OK)
         f->layer = f->model->layer;
     else
@@ -52,10 +60,16 @@ static void fill(bcop_parameter *p, bool training, uint64_t seed) {
 nn_fixture nn_fixture_open(const nn_setting *s, uint64_t seed) {
     nn_fixture f;
     check(nn_fixture_create(s, &f));
-    const int run = s->run ? s->run : 1, rows = s->rows ? s->rows : run;
-    bcop_model_plan(f.model, run, rows, !s->evaluating, &f.arena);
+    const int run = s->run ? s->run : 1;
+    bcop_model_plan(f.model, run, !s->evaluating, &f.arena);
     check(bcop_arena_reserve(&f.arena));
-    bcop_model_plan(f.model, run, rows, !s->evaluating, &f.arena);
+    bcop_model_plan(f.model, run, !s->evaluating, &f.arena);
+    for (int i = 0; !s->evaluating && i < f.model->count; i++)
+        if (f.model->layer[i].factored) {
+            const bcop_parameter *p = &f.model->layer[i].parameter[0];
+            f.model->left[i] = oracle_floats((long)rows_of(s) * p->rows);
+            f.model->right[i] = oracle_floats((long)rows_of(s) * p->cols);
+        }
     for (int i = 0; i < f.model->parameters; i++)
         fill(f.model->parameter[i], !s->evaluating, 1000 * seed + (uint64_t)i);
     bcop_model_build(f.model);
@@ -64,8 +78,8 @@ nn_fixture nn_fixture_open(const nn_setting *s, uint64_t seed) {
 
 static void free_tape(nn_fixture *f) {
     free(f->tape.saved);
-    free(f->tape.input_factor);
-    free(f->tape.output_factor);
+    free(f->tape.left);
+    free(f->tape.right);
     free(f->lane);
 }
 
@@ -74,6 +88,10 @@ void nn_fixture_close(nn_fixture *f) {
     for (int i = 0; f->model->training && i < f->model->parameters; i++) {
         free(f->model->parameter[i]->value);
         free(f->model->parameter[i]->gradient);
+    }
+    for (int i = 0; f->model->training && i < f->model->count; i++) {
+        free(f->model->left[i]);
+        free(f->model->right[i]);
     }
     bcop_model_free(f->model);
     bcop_arena_free(&f->arena);
@@ -131,6 +149,28 @@ void nn_fixture_load(const nn_fixture *from, nn_fixture *to) {
     }
 }
 
+/* The definition: left^T right over the images. */
+static void pull_factors(bcop_layer *layer, int rows, const float *left, const float *right) {
+    const bcop_parameter *p = &layer->parameter[0];
+    for (int i = 0; i < p->rows; i++)
+        for (int j = 0; j < p->cols; j++) {
+            double sum = 0;
+            for (long n = 0; n < rows; n++)
+                sum += (double)left[n * p->rows + i] * (double)right[n * p->cols + j];
+            p->gradient[(long)i * p->cols + j] = (float)sum;
+        }
+}
+
+void nn_fixture_pull(nn_fixture *f, int rows, const float *sum) {
+    for (int i = 0; i < f->model->count; i++) {
+        bcop_layer *layer = &f->model->layer[i];
+        if (layer->kind->pull)
+            layer->kind->pull(layer, sum + layer->lane_at);
+        if (layer->factored)
+            pull_factors(layer, rows, f->model->left[i], f->model->right[i]);
+    }
+}
+
 static float *make_scratch(const bcop_layer *layer, int n) {
     return oracle_floats(layer->kind->scratch ? layer->kind->scratch(layer, n) : 0);
 }
@@ -138,9 +178,11 @@ static float *make_scratch(const bcop_layer *layer, int n) {
 float *nn_fixture_forward(nn_fixture *f, int n, const float *x) {
     const bcop_layer *layer = f->layer;
     free_tape(f);
-    f->tape = (bcop_tape){.saved = oracle_floats(n * layer->saved),
-                          .input_factor = oracle_floats(n * layer->factor_in),
-                          .output_factor = oracle_floats(n * layer->factor_out)};
+    f->tape = (bcop_tape){.saved = oracle_floats(n * layer->saved)};
+    if (layer->factored) {
+        f->tape.left = oracle_floats((long)n * layer->parameter[0].rows);
+        f->tape.right = oracle_floats((long)n * layer->parameter[0].cols);
+    }
     f->lane = oracle_floats(layer->lane_gradient);
     float *y = oracle_floats(n * bcop_shape_size(layer->out)), *scratch = make_scratch(layer, n);
     if (layer->kind->in_place) {
@@ -162,7 +204,9 @@ void nn_fixture_backward(nn_fixture *f, int n, const float *gy, float *gx) {
     if (layer->kind->in_place)
         memcpy(gx, copy, (size_t)size * sizeof *copy);
     if (layer->kind->pull)
-        layer->kind->pull(layer, f->lane, n, f->tape.input_factor, f->tape.output_factor);
+        layer->kind->pull(layer, f->lane);
+    if (layer->factored)
+        pull_factors(layer, n, f->tape.left, f->tape.right);
     free(scratch);
     free(copy);
 }

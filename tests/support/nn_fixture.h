@@ -23,6 +23,7 @@ typedef struct nn_setting {
     int classes;                  /* values the last layer gives */
     const bcop_reals *mean, *std; /* NULL: 0 and 1 */
     int run, rows;                /* 0: run 1, rows as run */
+    int batch;                    /* as the layers are told; 0: rows */
     bool evaluating;              /* not training */
 } nn_setting;
 
@@ -44,6 +45,10 @@ double *nn_fixture_stored(const bcop_layer *layer);
 
 /* Loads every layer's stored operator and bias of `from` into `to`. */
 void nn_fixture_load(const nn_fixture *from, nn_fixture *to);
+
+/* All parameters' gradients as a whole, from the lane gradient summed over the batch and the
+ * factors of `rows` images. Training only. */
+void nn_fixture_pull(nn_fixture *fixture, int rows, const float *sum);
 
 /* The first layer by itself: y[n][out] of x[n][in], to be freed. Keeps the tape. */
 float *nn_fixture_forward(nn_fixture *fixture, int n, const float *x);
