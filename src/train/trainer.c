@@ -2,7 +2,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "data/prefetch.h"
 #include "train/resume.h"
 #include "train/rundir.h"
 #include "train/samedata.h"
@@ -101,20 +100,6 @@ static bcop_status open_run(trainer *t) {
     BCOP_TRY(bcop_comm_agree(t->comm, t->comm->rank == 0 ? make_run(t) : BCOP_OK));
     bcop_comm_broadcast(t->comm, t->run, sizeof t->run, 0);
     return BCOP_OK;
-}
-
-static bcop_status start_prefetch(trainer *t) {
-    const bcop_experiment *e = t->experiment;
-    const int *row = t->worker.exchange.row, rank = t->comm->rank;
-    const bcop_prefetch_plan what = {.dataset = t->data.split[BCOP_SPLIT_TRAIN],
-                                     .augment = (bcop_augment_rule)e->data.augment,
-                                     .crop_padding = e->data.crop_padding,
-                                     .seed = (uint64_t)e->root.seed,
-                                     .batch = e->train.batch,
-                                     .first_row = row[rank],
-                                     .rows = row[rank + 1] - row[rank],
-                                     .first_step = t->progress.step};
-    return bcop_prefetch_open(&what, &t->prefetch);
 }
 
 /* ---- one step ---- */
@@ -314,7 +299,8 @@ static bcop_status run(trainer *t) {
         return BCOP_OK;
     }
     BCOP_TRY(open_run(t));
-    BCOP_TRY(bcop_comm_agree(t->comm, start_prefetch(t)));
+    BCOP_TRY(
+        bcop_comm_agree(t->comm, bcop_worker_prefetch(&t->worker, t->progress.step, &t->prefetch)));
     BCOP_TRY(bcop_comm_agree(t->comm,
                              bcop_watchdog_open(e->train.watchdog, t->comm->rank, &t->watchdog)));
     t->worker.entered = entered;

@@ -150,6 +150,20 @@ void bcop_worker_close(bcop_worker *w) {
     bcop_arena_free(&w->arena);
 }
 
+bcop_status bcop_worker_prefetch(const bcop_worker *w, long first, bcop_prefetch **prefetch) {
+    const bcop_experiment *e = w->experiment;
+    const int *row = w->exchange.row, rank = w->comm->rank;
+    const bcop_prefetch_plan what = {.dataset = w->data->split[BCOP_SPLIT_TRAIN],
+                                     .augment = (bcop_augment_rule)e->data.augment,
+                                     .crop_padding = e->data.crop_padding,
+                                     .seed = (uint64_t)e->root.seed,
+                                     .batch = e->train.batch,
+                                     .first_row = row[rank],
+                                     .rows = row[rank + 1] - row[rank],
+                                     .first_step = first};
+    return bcop_prefetch_open(&what, prefetch);
+}
+
 /* ---- one step ---- */
 
 static void tell(const bcop_worker *w, bcop_phase phase) {

@@ -6,7 +6,7 @@
 #ifndef BCOP_TRAIN_WORKER_H
 #define BCOP_TRAIN_WORKER_H
 
-#include "data/dataset.h"
+#include "data/prefetch.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/exchange.h"
@@ -77,6 +77,10 @@ void bcop_worker_close(bcop_worker *worker);
 
 /* Takes the memory: BCOP_INTERNAL with the number of bytes. Collective. */
 bcop_status bcop_worker_reserve(bcop_worker *worker);
+
+/* Starts reading this rank's part of the batches, from global step `first` (from 0) on; to be
+ * closed before the worker. Local. */
+bcop_status bcop_worker_prefetch(const bcop_worker *worker, long first, bcop_prefetch **prefetch);
 
 /* What ranks tell each other when a step closes. */
 typedef struct bcop_worker_flags {
