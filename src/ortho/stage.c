@@ -16,6 +16,11 @@ static long larger(long a, long b) {
 
 /* ---- who holds what ---- */
 
+const char *bcop_stage_name(bcop_placement placement) {
+    static const char *const name[] = {"auto", "replicated", "owned", "shared"};
+    return name[placement];
+}
+
 /* Below this an update takes less time than the messages that sharing it would need: 20 us at 50
    GFLOP/s. */
 static const double small_cost = 1e6;

@@ -76,6 +76,9 @@ typedef struct bcop_stage {
     float *scratch;
 } bcop_stage;
 
+/* "replicated", "owned", ... */
+const char *bcop_stage_name(bcop_placement placement);
+
 /* Flops of one update of a block with two Bjorck iterations: (4 + 3 i) rows cols^2, tall blocks
  * 7 rows cols^2 + 6 i cols^3. Local. */
 double bcop_stage_cost(int rows, int cols);

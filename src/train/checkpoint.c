@@ -176,6 +176,24 @@ static void put_options(attributes *a, const bcop_layer *layer) {
     }
 }
 
+/* Who held what when this was written, for the curious: a run goes on with any placement. */
+static void put_placements(attributes *a, const bcop_stage *stage) {
+    size_t size;
+    FILE *out = a->texts < TEXTS_MAX ? open_memstream(&a->owned[a->texts], &size) : NULL;
+    if (!out)
+        return;
+    for (int i = 0; i < stage->count; i++) {
+        const bcop_stage_entry *e = &stage->entry[i];
+        fprintf(out, "%s%s: %s", i ? "\n" : "", e->parameter->name,
+                bcop_stage_name(e->placement));
+        if (e->placement == BCOP_PLACEMENT_OWNED)
+            fprintf(out, " by rank %d", e->owner);
+    }
+    fclose(out);
+    put_long(a, "/optimizer", "ranks", stage->comm->size);
+    put_text(a, "/optimizer", "placement", a->owned[a->texts++]);
+}
+
 static void fill_attributes(attributes *a, const bcop_checkpoint *c, const bcop_experiment *e,
                             const bcop_progress *progress, const char *config,
                             const char *created) {
@@ -191,6 +209,8 @@ static void fill_attributes(attributes *a, const bcop_checkpoint *c, const bcop_
     for (int i = 0; i < c->model->count; i++)
         if (c->model->layer[i].parameters)
             put_options(a, &c->model->layer[i]);
+    if (c->stage)
+        put_placements(a, c->stage);
     put_long(a, "/sampler", "seed", e->root.seed);
     put_long(a, "/sampler", "epoch", progress->epoch);
     put_long(a, "/sampler", "step", progress->step);
