@@ -9,7 +9,7 @@
 
 #include "ortho/rows.h"
 
-/* Floats of scratch: cols^2. */
+/* Floats of scratch for one block: cols^2, or on a grid the parts of U, G and S. Local. */
 long bcop_tangent_scratch(const bcop_rows *rows);
 
 /* u[count][cols], this rank's rows of an orthonormal block; g[count][cols]: in the gradient, out
