@@ -25,12 +25,12 @@ extern void pssymm_(const char *side, const char *uplo, const int *m, const int 
                     const int *descb, const float *beta, float *c, const int *ic, const int *jc,
                     const int *descc);
 
-/* Replaces PBLAS's own answer of 32 to how wide its panels are; programs are linked so that shared
-   libraries see it (ENABLE_EXPORTS). */
+/* Replaces PBLAS's own answer of 32 to how wide its panels are. Programs are linked so that shared
+   libraries see it (ENABLE_EXPORTS). More than a block made PSSYRK nearly twice slower. */
 int pilaenv_(const int *context, const char *precision);
 int pilaenv_(const int *context, const char *precision) {
     (void)context, (void)precision;
-    return 256;
+    return BCOP_GRID_BLOCK;
 }
 
 static const int ONE = 1;

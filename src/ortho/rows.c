@@ -29,19 +29,15 @@ static bool is_summed(const bcop_rows *r) {
 }
 
 void bcop_rows_plan(bcop_rows *r, const bcop_comm *group, int rows, int cols, bcop_arena *arena) {
-    *r = (bcop_rows){
-        .group = group, .rows = rows, .cols = cols, .panels = bcop_rows_panels(rows)};
+    *r = (bcop_rows){.group = group, .rows = rows, .cols = cols, .panels = bcop_rows_panels(rows)};
     take_run(r, arena);
     if (is_summed(r))
         bcop_lanes_plan(&r->sum, group, r->panels, (long)cols * (cols + 1) / 2, arena);
 }
 
 void bcop_rows_spread(bcop_rows *r, const bcop_grid *grid, int rows, int cols, bcop_arena *arena) {
-    *r = (bcop_rows){.group = grid->comm,
-                     .grid = grid,
-                     .rows = rows,
-                     .cols = cols,
-                     .panels = grid->comm->size};
+    *r = (bcop_rows){
+        .group = grid->comm, .grid = grid, .rows = rows, .cols = cols, .panels = grid->comm->size};
     take_run(r, arena);
 }
 
