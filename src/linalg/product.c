@@ -29,17 +29,34 @@ void bcop_product_outer(int m, int n, int k, const float *a, int stride, const f
         cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, m, n, k, 1, a, stride, b, n, 0, c, n);
 }
 
-void bcop_product_gram(int rows, int cols, const float *w, float *g) {
-    if (cols == 0)
-        return;
-    cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, cols, rows, 1, w, cols, 0, g, cols);
-    /* Mirrored in squares, so that both sides stay in cache. */
+void bcop_product_gram_upper(int rows, int cols, const float *w, float *g) {
+    if (cols > 0)
+        cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, cols, rows, 1, w, cols, 0, g, cols);
+}
+
+void bcop_product_mirror(int n, float *g) {
+    enum { SQUARE = 32 }; /* both sides stay in cache */
+    for (int i0 = 0; i0 < n; i0 += SQUARE)
+        for (int j0 = i0; j0 < n; j0 += SQUARE)
+            for (int i = i0; i < i0 + SQUARE && i < n; i++)
+                for (int j = j0 > i ? j0 : i + 1; j < j0 + SQUARE && j < n; j++)
+                    g[(long)j * n + i] = g[(long)i * n + j];
+}
+
+void bcop_product_symmetrise(int n, float *s) {
     enum { SQUARE = 32 };
-    for (int i0 = 0; i0 < cols; i0 += SQUARE)
-        for (int j0 = i0; j0 < cols; j0 += SQUARE)
-            for (int i = i0; i < i0 + SQUARE && i < cols; i++)
-                for (int j = j0 > i ? j0 : i + 1; j < j0 + SQUARE && j < cols; j++)
-                    g[(long)j * cols + i] = g[(long)i * cols + j];
+    for (int i0 = 0; i0 < n; i0 += SQUARE)
+        for (int j0 = i0; j0 < n; j0 += SQUARE)
+            for (int i = i0; i < i0 + SQUARE && i < n; i++)
+                for (int j = j0 > i ? j0 : i + 1; j < j0 + SQUARE && j < n; j++) {
+                    float *upper = s + (long)i * n + j, *lower = s + (long)j * n + i;
+                    *upper = *lower = 0.5f * (*upper + *lower);
+                }
+}
+
+void bcop_product_gram(int rows, int cols, const float *w, float *g) {
+    bcop_product_gram_upper(rows, cols, w, g);
+    bcop_product_mirror(cols, g);
 }
 
 void bcop_product_gram_double(int rows, int cols, const double *w, double *g) {

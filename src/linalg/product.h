@@ -23,6 +23,13 @@ void bcop_product_outer(int m, int n, int k, const float *a, int stride, const f
 /* g[cols][cols] = w[rows][cols]^T w, both triangles. */
 void bcop_product_gram(int rows, int cols, const float *w, float *g);
 
+/* The same, the upper triangle alone; and from such a g[n][n] both triangles. */
+void bcop_product_gram_upper(int rows, int cols, const float *w, float *g);
+void bcop_product_mirror(int n, float *g);
+
+/* s[n][n] = (s + s^T)/2 */
+void bcop_product_symmetrise(int n, float *s);
+
 /* The same in float64: g = w^T w (real) and g = a^H a (complex). Only the upper triangle is set. */
 void bcop_product_gram_double(int rows, int cols, const double *w, double *g);
 void bcop_product_gram_complex(int rows, int cols, const double complex *a, double complex *g);

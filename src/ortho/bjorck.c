@@ -6,67 +6,48 @@
 #include <stdbool.h>
 #include <string.h>
 
-static bool is_tall(const bcop_rows *r) {
-    return r->rows >= 3L * r->cols;
-}
-
-/* Scratch: G, and B = (3I - G)/2; a copy of W or the product W Z; tall blocks also Z and a
-   temporary. */
-long bcop_bjorck_scratch(const bcop_rows *r) {
-    return (long)r->count * r->cols + (is_tall(r) ? 4L : 2L) * r->cols * r->cols;
-}
-
-int bcop_bjorck_sums(const bcop_rows *r, int iterations) {
-    return is_tall(r) || iterations == 0 ? 1 : iterations;
-}
-
+/* One block being iterated. */
 typedef struct iterate {
+    const struct method *method;
     bcop_rows *rows;
     int cols;
-    bool tall;
-    float *w;                     /* this rank's rows */
-    float *g, *b, *z, *temporary; /* cols x cols; z and temporary for tall blocks alone */
-    float *wide;                  /* as w */
-    bool z_is_identity;
+    float *w;              /* this rank's rows */
+    float *g, *wide;       /* cols x cols, and as w */
+    float *b, *z, *spare;  /* cols x cols, tall blocks */
+    bool z_is_identity;    /* tall blocks */
+    bcop_grid_matrix x, y; /* on a grid: W, and where the next W goes */
+    bcop_grid_matrix gram;
+    double *work;
 } iterate;
 
-static iterate open(bcop_rows *rows, float *w, float *scratch) {
-    const long square = (long)rows->cols * rows->cols, size = (long)rows->count * rows->cols;
-    return (iterate){.rows = rows,
-                     .cols = rows->cols,
-                     .tall = is_tall(rows),
-                     .w = w,
-                     .g = scratch,
-                     .b = scratch + square,
-                     .wide = scratch + 2 * square,
-                     .z = scratch + 2 * square + size,
-                     .temporary = scratch + 3 * square + size,
-                     .z_is_identity = true};
+/* The ways to iterate: on the rows, on the small matrices of tall blocks, on a grid. */
+typedef struct method {
+    bool drifts; /* far from the manifold G may come to differ from W^T W */
+    long (*scratch)(const bcop_rows *rows);
+    void (*open)(iterate *it, float *scratch); /* takes W */
+    void (*gram)(iterate *it);                 /* G = W^T W */
+    void (*next_gram)(iterate *it);            /* the same after advance() */
+    /* W and G divided by these */
+    void (*divide)(iterate *it, double root, double square);
+    void (*advance)(iterate *it); /* W <- W (3I - G)/2; G may be lost */
+    double (*distance)(const iterate *it);
+    void (*norms)(const iterate *it, double *infinity, double *frobenius); /* of G */
+    void (*close)(iterate *it);                                            /* gives W back */
+} method;
+
+/* ---- on the rows: G, and a copy of W ---- */
+
+static long rows_scratch(const bcop_rows *r) {
+    return (long)r->cols * r->cols + (long)r->count * r->cols;
 }
 
-static double distance_to_identity(int n, const float *g) {
-    double sum = 0;
-    for (int i = 0; i < n; i++)
-        for (int j = 0; j < n; j++) {
-            const double d = (double)g[(long)i * n + j] - (i == j);
-            sum += d * d;
-        }
-    return sqrt(sum);
+static void rows_open(iterate *it, float *scratch) {
+    it->g = scratch;
+    it->wide = scratch + (long)it->cols * it->cols;
 }
 
-/* A cheap bound on sigma_max^2: the smaller of the infinity and the Frobenius norm of G. */
-static double largest_square(int n, const float *g) {
-    double frobenius = 0, infinity = 0;
-    for (int i = 0; i < n; i++) {
-        double row = 0;
-        for (int j = 0; j < n; j++) {
-            const double x = fabs((double)g[(long)i * n + j]);
-            row += x;
-            frobenius += x * x;
-        }
-        infinity = fmax(infinity, row);
-    }
-    return isfinite(frobenius) ? fmin(sqrt(frobenius), infinity) : INFINITY; /* fmin drops NaN */
+static void rows_gram(iterate *it) {
+    bcop_rows_gram(it->rows, it->w, it->g);
 }
 
 static void scale(long count, float *x, float factor) {
@@ -74,9 +55,8 @@ static void scale(long count, float *x, float factor) {
         x[i] *= factor;
 }
 
-/* Divides W by the square root of `square`, and G with it. */
-static void divide(iterate *it, double square) {
-    scale((long)it->rows->count * it->cols, it->w, (float)(1 / sqrt(square)));
+static void rows_divide(iterate *it, double root, double square) {
+    scale((long)it->rows->count * it->cols, it->w, (float)(1 / root));
     scale((long)it->cols * it->cols, it->g, (float)(1 / square));
 }
 
@@ -86,42 +66,199 @@ static void multiply(iterate *it, const float *small) {
     memcpy(it->w, it->wide, (size_t)it->rows->count * (size_t)it->cols * sizeof(float));
 }
 
-/* One iteration, W <- W B or Z <- Z B, with B from the current G. */
-static void advance(iterate *it) {
-    const int n = it->cols;
+/* b = (3I - G)/2; b may be g. */
+static void small_step(int n, const float *g, float *b) {
     const long square = (long)n * n;
     for (long i = 0; i < square; i++)
-        it->b[i] = -0.5f * it->g[i];
+        b[i] = -0.5f * g[i];
     for (int i = 0; i < n; i++)
-        it->b[(long)i * n + i] += 1.5f;
-    if (!it->tall) {
-        multiply(it, it->b);
-    } else if (it->z_is_identity) {
-        memcpy(it->z, it->b, (size_t)square * sizeof(float));
-        it->z_is_identity = false;
-    } else {
-        bcop_product_nn(n, n, n, 1, it->z, it->b, 0, it->temporary);
-        memcpy(it->z, it->temporary, (size_t)square * sizeof(float));
-    }
+        b[(long)i * n + i] += 1.5f;
 }
 
-/* G of the iterate after advance(): from W, or B G B for tall blocks. */
-static void next_gram(iterate *it) {
+static void rows_advance(iterate *it) {
+    small_step(it->cols, it->g, it->g);
+    multiply(it, it->g);
+}
+
+static double rows_distance(const iterate *it) {
     const int n = it->cols;
-    if (it->tall) {
-        bcop_product_nn(n, n, n, 1, it->b, it->g, 0, it->temporary);
-        bcop_product_nn(n, n, n, 1, it->temporary, it->b, 0, it->g);
-    } else {
-        bcop_rows_gram(it->rows, it->w, it->g);
-    }
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++) {
+            const double d = (double)it->g[(long)i * n + j] - (i == j);
+            sum += d * d;
+        }
+    return sqrt(sum);
 }
 
-/* U = W Z for tall blocks. */
-static void apply(iterate *it) {
-    if (it->z_is_identity)
-        return;
-    multiply(it, it->z);
+static void rows_norms(const iterate *it, double *infinity, double *frobenius) {
+    const int n = it->cols;
+    double squares = 0;
+    *infinity = 0;
+    for (int i = 0; i < n; i++) {
+        double row = 0;
+        for (int j = 0; j < n; j++) {
+            const double x = fabs((double)it->g[(long)i * n + j]);
+            row += x;
+            squares += x * x;
+        }
+        *infinity = fmax(*infinity, row);
+    }
+    *frobenius = sqrt(squares);
+}
+
+static void rows_close(iterate *it) {
+    (void)it;
+}
+
+static const method on_rows = {.scratch = rows_scratch,
+                               .open = rows_open,
+                               .gram = rows_gram,
+                               .next_gram = rows_gram,
+                               .divide = rows_divide,
+                               .advance = rows_advance,
+                               .distance = rows_distance,
+                               .norms = rows_norms,
+                               .close = rows_close};
+
+/* ---- tall blocks: G, B, Z, a spare one, and the product W Z ---- */
+
+static long tall_scratch(const bcop_rows *r) {
+    return 4L * r->cols * r->cols + (long)r->count * r->cols;
+}
+
+static void tall_open(iterate *it, float *scratch) {
+    const long square = (long)it->cols * it->cols;
+    it->g = scratch;
+    it->b = scratch + square;
+    it->z = scratch + 2 * square;
+    it->spare = scratch + 3 * square;
+    it->wide = scratch + 4 * square;
     it->z_is_identity = true;
+}
+
+static void tall_advance(iterate *it) {
+    const int n = it->cols;
+    const size_t bytes = (size_t)n * (size_t)n * sizeof(float);
+    small_step(n, it->g, it->b);
+    if (it->z_is_identity) {
+        memcpy(it->z, it->b, bytes);
+        it->z_is_identity = false;
+        return;
+    }
+    bcop_product_nn(n, n, n, 1, it->z, it->b, 0, it->spare);
+    memcpy(it->z, it->spare, bytes);
+}
+
+static void tall_next_gram(iterate *it) {
+    const int n = it->cols;
+    bcop_product_nn(n, n, n, 1, it->b, it->g, 0, it->spare);
+    bcop_product_nn(n, n, n, 1, it->spare, it->b, 0, it->g);
+}
+
+static void tall_close(iterate *it) {
+    if (!it->z_is_identity)
+        multiply(it, it->z);
+    it->z_is_identity = true;
+}
+
+static const method on_small = {.drifts = true,
+                                .scratch = tall_scratch,
+                                .open = tall_open,
+                                .gram = rows_gram,
+                                .next_gram = tall_next_gram,
+                                .divide = rows_divide,
+                                .advance = tall_advance,
+                                .distance = rows_distance,
+                                .norms = rows_norms,
+                                .close = tall_close};
+
+/* ---- on a grid: the sums of G's rows in float64, two of W and one of G ---- */
+
+static long grid_scratch(const bcop_rows *r) {
+    const long work = ((long)r->cols + 1) * (long)(sizeof(double) / sizeof(float));
+    return work + 2 * bcop_grid_floats(r->grid, r->rows, r->cols) +
+           bcop_grid_floats(r->grid, r->cols, r->cols);
+}
+
+static void grid_open(iterate *it, float *scratch) {
+    const bcop_grid *grid = it->rows->grid;
+    const int rows = it->rows->rows, cols = it->cols;
+    const long size = bcop_grid_floats(grid, rows, cols);
+    it->work = (double *)(void *)scratch; /* an arena's memory is aligned for it */
+    float *floats = (float *)(void *)(it->work + cols + 1);
+    it->x = bcop_grid_place(grid, rows, cols, floats);
+    it->y = bcop_grid_place(grid, rows, cols, floats + size);
+    it->gram = bcop_grid_place(grid, cols, cols, floats + 2 * size);
+    bcop_grid_spread(it->w, &it->x);
+}
+
+static void grid_gram(iterate *it) {
+    bcop_grid_gram(&it->x, &it->gram);
+}
+
+static void grid_divide(iterate *it, double root, double square) {
+    bcop_grid_scale((float)(1 / root), &it->x);
+    bcop_grid_shift(0, (float)(1 / square), &it->gram);
+}
+
+static void grid_advance(iterate *it) {
+    bcop_grid_shift(1.5f, -0.5f, &it->gram);
+    bcop_grid_multiply(1, &it->x, &it->gram, 0, &it->y);
+    const bcop_grid_matrix old = it->x;
+    it->x = it->y;
+    it->y = old;
+}
+
+static double grid_distance(const iterate *it) {
+    return bcop_grid_distance(&it->gram);
+}
+
+static void grid_norms(const iterate *it, double *infinity, double *frobenius) {
+    bcop_grid_norms(&it->gram, it->work, infinity, frobenius);
+}
+
+static void grid_close(iterate *it) {
+    bcop_grid_collect(&it->x, it->w);
+}
+
+static const method on_grid = {.scratch = grid_scratch,
+                               .open = grid_open,
+                               .gram = grid_gram,
+                               .next_gram = grid_gram,
+                               .divide = grid_divide,
+                               .advance = grid_advance,
+                               .distance = grid_distance,
+                               .norms = grid_norms,
+                               .close = grid_close};
+
+/* ---- the iteration ---- */
+
+static const method *method_for(const bcop_rows *r) {
+    return r->grid ? &on_grid : r->rows >= 3L * r->cols ? &on_small : &on_rows;
+}
+
+long bcop_bjorck_scratch(const bcop_rows *r) {
+    return method_for(r)->scratch(r);
+}
+
+int bcop_bjorck_sums(const bcop_rows *r, int iterations) {
+    if (r->grid)
+        return 0; /* ScaLAPACK forms them */
+    return method_for(r) == &on_small || iterations == 0 ? 1 : iterations;
+}
+
+static iterate open(bcop_rows *rows, float *w, float *scratch) {
+    iterate it = {.method = method_for(rows), .rows = rows, .cols = rows->cols, .w = w};
+    it.method->open(&it, scratch);
+    return it;
+}
+
+/* A cheap bound on sigma_max^2: the smaller of the infinity and the Frobenius norm of G. */
+static double largest_square(const iterate *it) {
+    double infinity, frobenius;
+    it->method->norms(it, &infinity, &frobenius);
+    return isfinite(frobenius) ? fmin(frobenius, infinity) : INFINITY; /* fmin drops NaN */
 }
 
 bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_rows *rows, float *w,
@@ -133,32 +270,33 @@ bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_ro
     /* A quarter is left to the rounding of G, above all of B G B. */
     const double tolerance = 0.75 * rule.tolerance * sqrt(cols);
     iterate it = open(rows, w, scratch);
+    const method *m = it.method;
     double first;
     do {
-        bcop_rows_gram(rows, w, it.g);
-        const double square = largest_square(cols, it.g);
+        m->gram(&it);
+        const double square = largest_square(&it);
         if (!isfinite(square))
             return bcop_status_fail(BCOP_DIVERGED, "%s: the block is not finite", name);
         if (square > 2)
-            divide(&it, square);
-        double e = first = distance_to_identity(cols, it.g);
+            m->divide(&it, sqrt(square), square);
+        double e = first = m->distance(&it);
         while (e > tolerance) {
             if (*iterations == rule.max_iterations)
                 return bcop_status_fail(BCOP_DIVERGED,
                                         "%s: no convergence in %d Bjorck iterations (defect %.2e)",
                                         name, rule.max_iterations, e / sqrt(cols));
-            advance(&it);
+            m->advance(&it);
             ++*iterations;
             /* Half of it is left to rounding. */
             if (0.75 * e * e + 0.25 * e * e * e <= 0.5 * tolerance)
                 break;
-            next_gram(&it);
-            e = distance_to_identity(cols, it.g);
+            m->next_gram(&it);
+            e = m->distance(&it);
         }
-        apply(&it);
+        m->close(&it);
         /* Far from the manifold the small iteration's Z is ill-conditioned and its G drifts from
            that of W Z: look again. */
-    } while (it.tall && first > 0.25 && first > tolerance);
+    } while (m->drifts && first > 0.25 && first > tolerance);
     return BCOP_OK;
 }
 
@@ -166,15 +304,15 @@ void bcop_bjorck_polar(int iterations, bcop_rows *rows, float *m, float *scratch
     if (rows->cols == 0)
         return;
     iterate it = open(rows, m, scratch);
-    bcop_rows_gram(rows, m, it.g);
-    const double square = largest_square(rows->cols, it.g);
+    it.method->gram(&it);
+    const double square = largest_square(&it);
     if (!(square > 1e-30) || !isfinite(square))
         return; /* next to zero there is no direction; what is not finite the retraction reports */
-    divide(&it, square);
+    it.method->divide(&it, sqrt(square), square);
     for (int i = 0; i < iterations; i++) {
         if (i > 0)
-            next_gram(&it);
-        advance(&it);
+            it.method->next_gram(&it);
+        it.method->advance(&it);
     }
-    apply(&it);
+    it.method->close(&it);
 }

@@ -8,7 +8,7 @@
  * root first. Free stop test: one iteration maps e = ||G - I|| to at most 3/4 e^2 + 1/4 e^3, so
  * when that is small enough, one more iteration ends it without forming G again. Tall blocks (rows
  * >= 3 cols) iterate on the small matrices alone, B = (3I - G)/2, Z <- Z B, G <- B G B, and apply U
- * = W Z once. */
+ * = W Z once. Blocks on a grid go there and back once, and iterate there as they are. */
 #ifndef BCOP_ORTHO_BJORCK_H
 #define BCOP_ORTHO_BJORCK_H
 
@@ -19,11 +19,11 @@ typedef struct bcop_bjorck_rule {
     int max_iterations; /* more is an error */
 } bcop_bjorck_rule;
 
-/* Floats of scratch for one block. Local. */
+/* Floats of scratch for one block, aligned as doubles. Local. */
 long bcop_bjorck_scratch(const bcop_rows *rows);
 
-/* How many Gram matrices so many iterations from next to the manifold form: with the small iteration
- * one in all. Local. */
+/* How many Gram matrices so many iterations from next to the manifold form: with the small
+ * iteration one in all, on a grid none of these ranks' own. Local. */
 int bcop_bjorck_sums(const bcop_rows *rows, int iterations);
 
 /* w[count][cols], this rank's rows of a block with rows >= cols >= 0: in W, out its polar factor U.

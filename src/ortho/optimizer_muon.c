@@ -66,7 +66,7 @@ static long scratch_size(const bcop_rows *rows) {
 
 static int sums(const void *options, const bcop_rows *rows) {
     const muon_options *o = options;
-    return bcop_tangent_sums() + bcop_bjorck_sums(rows, o->iterations);
+    return bcop_tangent_sums(rows) + bcop_bjorck_sums(rows, o->iterations);
 }
 
 static void step_on(const void *options, const bcop_step *s) {

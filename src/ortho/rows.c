@@ -13,25 +13,40 @@ int bcop_rows_panels(int rows) {
 
 /* The first row of panel p. */
 static int panel_row(const bcop_rows *r, int p) {
-    return (int)((long)r->rows * p / r->panels);
+    return r->grid ? bcop_grid_first_row(r->grid, r->rows, p)
+                   : (int)((long)r->rows * p / r->panels);
 }
 
-void bcop_rows_plan(bcop_rows *r, const bcop_comm *group, int rows, int cols, bcop_arena *arena) {
-    *r = (bcop_rows){.rows = rows, .cols = cols, .panels = bcop_rows_panels(rows)};
-    r->run = bcop_lanes_run(r->panels, group->size, group->rank);
+static void take_run(bcop_rows *r, bcop_arena *arena) {
+    r->run = bcop_lanes_run(r->panels, r->group->size, r->group->rank);
     r->first = panel_row(r, r->run.first);
     r->count = panel_row(r, r->run.first + r->run.count) - r->first;
-    if (r->panels > 1)
-        bcop_lanes_plan(&r->sum, group, r->panels, (long)cols * cols, arena);
     r->squares = bcop_arena_take(arena, r->panels, sizeof(double));
 }
 
+static bool is_summed(const bcop_rows *r) {
+    return r->panels > 1 && !r->grid;
+}
+
+void bcop_rows_plan(bcop_rows *r, const bcop_comm *group, int rows, int cols, bcop_arena *arena) {
+    *r = (bcop_rows){.group = group, .rows = rows, .cols = cols, .panels = bcop_rows_panels(rows)};
+    take_run(r, arena);
+    if (is_summed(r))
+        bcop_lanes_plan(&r->sum, group, r->panels, (long)cols * (cols + 1) / 2, arena);
+}
+
+void bcop_rows_spread(bcop_rows *r, const bcop_grid *grid, int rows, int cols, bcop_arena *arena) {
+    *r = (bcop_rows){
+        .group = grid->comm, .grid = grid, .rows = rows, .cols = cols, .panels = grid->comm->size};
+    take_run(r, arena);
+}
+
 long bcop_rows_buffer(const bcop_rows *r) {
-    return r->panels > 1 ? bcop_lanes_buffer(&r->sum) : 0;
+    return is_summed(r) ? bcop_lanes_buffer(&r->sum) : 0;
 }
 
 void bcop_rows_attach(bcop_rows *r, float *buffer) {
-    if (r->panels > 1)
+    if (is_summed(r))
         bcop_lanes_attach(&r->sum, buffer);
 }
 
@@ -44,6 +59,28 @@ static int panel_rows(const bcop_rows *r, int p) {
     return panel_row(r, p + 1) - panel_row(r, p);
 }
 
+/* Takes a panel's square, of which the upper triangle counts, into the sum. */
+static void push_upper(bcop_rows *r, const float *square) {
+    float *packed = bcop_lanes_next(&r->sum);
+    const int n = r->cols;
+    for (int i = 0; i < n; i++) {
+        memcpy(packed, square + (long)i * n + i, (size_t)(n - i) * sizeof *packed);
+        packed += n - i;
+    }
+    bcop_lanes_push(&r->sum);
+}
+
+/* The sum, as a square. */
+static void finish(bcop_rows *r, float *square) {
+    const float *packed = bcop_lanes_finish(&r->sum);
+    const int n = r->cols;
+    for (int i = 0; i < n; i++) {
+        memcpy(square + (long)i * n + i, packed, (size_t)(n - i) * sizeof *packed);
+        packed += n - i;
+    }
+    bcop_product_mirror(n, square);
+}
+
 void bcop_rows_gram(bcop_rows *r, const float *w, float *g) {
     if (r->panels == 1) {
         bcop_product_gram(r->rows, r->cols, w, g);
@@ -51,26 +88,29 @@ void bcop_rows_gram(bcop_rows *r, const float *w, float *g) {
     }
     bcop_lanes_start(&r->sum);
     for (int p = r->run.first; p < r->run.first + r->run.count; p++) {
-        bcop_product_gram(panel_rows(r, p), r->cols, w + panel_offset(r, p),
-                          bcop_lanes_next(&r->sum));
-        bcop_lanes_push(&r->sum);
+        bcop_product_gram_upper(panel_rows(r, p), r->cols, w + panel_offset(r, p), g);
+        push_upper(r, g);
     }
-    memcpy(g, bcop_lanes_finish(&r->sum), (size_t)r->cols * (size_t)r->cols * sizeof *g);
+    finish(r, g);
 }
 
-void bcop_rows_inner(bcop_rows *r, const float *u, const float *x, float *s) {
-    const int n = r->cols;
+static void symmetric_inner(int rows, int n, const float *u, const float *x, float *s) {
+    bcop_product_tn(n, n, rows, 1, u, x, 0, s);
+    bcop_product_symmetrise(n, s);
+}
+
+void bcop_rows_symmetric_inner(bcop_rows *r, const float *u, const float *x, float *s) {
     if (r->panels == 1) {
-        bcop_product_tn(n, n, r->rows, 1, u, x, 0, s);
+        symmetric_inner(r->rows, r->cols, u, x, s);
         return;
     }
     bcop_lanes_start(&r->sum);
     for (int p = r->run.first; p < r->run.first + r->run.count; p++) {
         const long at = panel_offset(r, p);
-        bcop_product_tn(n, n, panel_rows(r, p), 1, u + at, x + at, 0, bcop_lanes_next(&r->sum));
-        bcop_lanes_push(&r->sum);
+        symmetric_inner(panel_rows(r, p), r->cols, u + at, x + at, s);
+        push_upper(r, s);
     }
-    memcpy(s, bcop_lanes_finish(&r->sum), (size_t)n * (size_t)n * sizeof *s);
+    finish(r, s);
 }
 
 void bcop_rows_apply(const bcop_rows *r, float alpha, const float *x, const float *b, float beta,
@@ -88,8 +128,7 @@ double bcop_rows_squares(bcop_rows *r, const float *x) {
         for (long i = panel_offset(r, p); i < end; i++)
             r->squares[p] += (double)x[i] * (double)x[i];
     }
-    if (r->panels > 1 && r->sum.comm->size > 1)
-        bcop_comm_merge(r->sum.comm, r->squares, r->panels);
+    bcop_comm_merge(r->group, r->squares, r->panels);
     double sum = 0;
     for (int p = 0; p < r->panels; p++)
         sum += r->squares[p];
@@ -106,10 +145,11 @@ void bcop_rows_outer(const bcop_rows *r, int depth, const float *left, const flo
 }
 
 void bcop_rows_count(const bcop_rows *r, int sums, int squares, bcop_traffic *t) {
-    if (r->panels == 1 || r->sum.comm->size == 1)
+    if (r->group->size == 1)
         return;
     long messages = 0, bytes = 0;
-    bcop_lanes_count(&r->sum, &messages, &bytes);
+    if (is_summed(r))
+        bcop_lanes_count(&r->sum, &messages, &bytes);
     t->messages[BCOP_TRAFFIC_SUMS] += sums * messages + squares;
     t->bytes[BCOP_TRAFFIC_SUMS] += sums * bytes + squares * r->panels * (long)sizeof *r->squares;
 }

@@ -9,15 +9,18 @@
 #define BCOP_ORTHO_ROWS_H
 
 #include "comm/lanes.h"
+#include "grid/grid.h"
 
 enum { BCOP_ROWS_PANELS_MAX = 16 };
 
 typedef struct bcop_rows {
-    int rows, cols; /* of the whole block */
+    const bcop_comm *group;
+    const bcop_grid *grid; /* NULL: panels */
+    int rows, cols;        /* of the whole block */
     int panels;
     bcop_lane_run run; /* this rank's panels */
     int first, count;  /* this rank's rows */
-    bcop_lanes sum;    /* of cols x cols matrices over the panels; not planned for one panel */
+    bcop_lanes sum;    /* of packed upper triangles over the panels; only for several panels */
     double *squares;   /* [panels] */
 } bcop_rows;
 
@@ -30,31 +33,38 @@ int bcop_rows_panels(int rows);
  * most as many ranks as panels) must outlive it. Local. */
 void bcop_rows_plan(bcop_rows *r, const bcop_comm *group, int rows, int cols, bcop_arena *arena);
 
-/* Floats of the sums' memory (0 for one panel), and giving it. Local. */
+/* The rows of a block whose products are formed on a grid (grid/grid.h): one panel for each rank of
+ * it, ceil(rows / ranks) rows, which may leave the last ranks none. The sums below are not for
+ * these; what is done to them has other bits on other numbers of ranks. `grid` must outlive it.
+ * Takes the memory of the tables, in both passes of the arena. Local. */
+void bcop_rows_spread(bcop_rows *r, const bcop_grid *grid, int rows, int cols, bcop_arena *arena);
+
+/* Floats of the sums' memory (0 for one panel and on a grid), and giving it. Local. */
 long bcop_rows_buffer(const bcop_rows *r);
 void bcop_rows_attach(bcop_rows *r, float *buffer);
 
-/* g[cols][cols] = W^T W over all rows; w[count][cols] are this rank's. Collective over the group.
- */
+/* g[cols][cols] = W^T W over all rows; w[count][cols] are this rank's. Ranks exchange the upper
+ * triangle alone. Collective over the group. */
 void bcop_rows_gram(bcop_rows *r, const float *w, float *g);
 
-/* s[cols][cols] = U^T X over all rows; u, x[count][cols]. Collective over the group. */
-void bcop_rows_inner(bcop_rows *r, const float *u, const float *x, float *s);
+/* s[cols][cols] = sym(U^T X) over all rows, sym(A) = (A + A^T)/2; u, x[count][cols]. As above.
+ * Collective over the group. */
+void bcop_rows_symmetric_inner(bcop_rows *r, const float *u, const float *x, float *s);
 
 /* y[count][cols] = alpha x[count][cols] b[cols][cols] + beta y. Local. */
 void bcop_rows_apply(const bcop_rows *r, float alpha, const float *x, const float *b, float beta,
                      float *y);
 
-/* g[count][cols] = left^T right, panel by panel: this rank's rows of a gradient, from the factors of
- * `depth` examples, left[depth][count] and right[depth][cols]. Local. */
+/* g[count][cols] = left^T right, panel by panel: this rank's rows of a gradient, from the factors
+ * of `depth` examples, left[depth][count] and right[depth][cols]. Local. */
 void bcop_rows_outer(const bcop_rows *r, int depth, const float *left, const float *right,
                      float *g);
 
 /* The sum of squares of x over all rows, in float64; x[count][cols]. Collective over the group. */
 double bcop_rows_squares(bcop_rows *r, const float *x);
 
-/* What this rank hands to MPI for `sums` cols x cols sums and `squares` sums of squares, added to
- * `traffic`. Local. */
+/* What this rank hands to MPI (on a grid: beside what ScaLAPACK does) for `sums` cols x cols sums
+ * and `squares` sums of squares, added to `traffic`. Local. */
 void bcop_rows_count(const bcop_rows *r, int sums, int squares, bcop_traffic *traffic);
 
 #endif

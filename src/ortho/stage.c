@@ -17,7 +17,7 @@ static long larger(long a, long b) {
 /* ---- who holds what ---- */
 
 const char *bcop_stage_name(bcop_placement placement) {
-    static const char *const name[] = {"auto", "replicated", "owned", "shared"};
+    static const char *const name[] = {"auto", "replicated", "owned", "shared", "grid"};
     return name[placement];
 }
 
@@ -66,6 +66,14 @@ static bool is_movable(const bcop_stage_rule *rule, bcop_parameter *const parame
     return rule->placement != BCOP_PLACEMENT_AUTO || cost >= small_cost;
 }
 
+static bool goes_on_grid(const bcop_stage_rule *rule, const bcop_parameter *p) {
+    if (!p->orthonormal || p->cols == 0)
+        return false;
+    return rule->placement == BCOP_PLACEMENT_GRID ||
+           (rule->placement == BCOP_PLACEMENT_AUTO && rule->grid_above > 0 &&
+            cost_of(p) > rule->grid_above);
+}
+
 /* The number of ranks that hold rows of a shared block. */
 static int holders(int ranks, int panels) {
     return panels < ranks ? panels : ranks;
@@ -77,9 +85,11 @@ static void deal(int ranks, int count, bcop_parameter *const parameter[],
                  bcop_stage_place place[]) {
     double load[BCOP_STAGE_RANKS_MAX] = {0};
     for (int i = 0; i < count; i++) {
-        if (place[i].placement != BCOP_PLACEMENT_SHARED)
+        const bcop_placement p = place[i].placement;
+        if (p != BCOP_PLACEMENT_SHARED && p != BCOP_PLACEMENT_GRID)
             continue;
-        const int members = holders(ranks, bcop_rows_panels(parameter[i]->rows));
+        const int members =
+            p == BCOP_PLACEMENT_GRID ? ranks : holders(ranks, bcop_rows_panels(parameter[i]->rows));
         for (int r = 0; r < members; r++)
             load[r] += cost_of(parameter[i]) / members;
     }
@@ -133,11 +143,14 @@ void bcop_stage_choose(const bcop_stage_rule *rule, int ranks, int count,
     for (int i = 0, end; i < count; i = end) {
         end = bundle_end(count, parameter, i);
         const bool moves = ranks > 1 && is_movable(rule, parameter, i, end);
-        for (int b = i; b < end; b++)
+        for (int b = i; b < end; b++) {
             place[b] = moves ? (bcop_stage_place){BCOP_PLACEMENT_OWNED, -1}
                              : (bcop_stage_place){BCOP_PLACEMENT_REPLICATED, 0};
+            if (moves && goes_on_grid(rule, parameter[b]))
+                place[b].placement = BCOP_PLACEMENT_GRID;
+        }
     }
-    if (rule->placement != BCOP_PLACEMENT_OWNED)
+    if (rule->placement == BCOP_PLACEMENT_AUTO || rule->placement == BCOP_PLACEMENT_SHARED)
         while (share_one(rule, rule->share_above, ranks, count, parameter, place))
             ;
     deal(ranks, count, parameter, place);
@@ -149,8 +162,14 @@ _Static_assert(1 << (BCOP_STAGE_GROUPS - 1) == BCOP_ROWS_PANELS_MAX,
                "a group for every number of panels");
 
 /* offset[ranks + 1]: where each rank's rows begin. */
-static void fill_offsets(int ranks, const bcop_stage_entry *e, long *offset) {
+static void fill_offsets(const bcop_stage *stage, const bcop_stage_entry *e, long *offset) {
     const bcop_parameter *p = e->parameter;
+    const int ranks = stage->comm->size;
+    if (e->placement == BCOP_PLACEMENT_GRID) {
+        for (int r = 0; r <= ranks; r++)
+            offset[r] = (long)bcop_grid_first_row(&stage->grid, p->rows, r) * p->cols;
+        return;
+    }
     const int panels = bcop_rows_panels(p->rows);
     const bool shared = e->placement == BCOP_PLACEMENT_SHARED;
     const int first = shared ? 0 : e->owner, members = shared ? holders(ranks, panels) : 1;
@@ -177,6 +196,11 @@ bcop_status bcop_stage_open(bcop_stage *stage, const bcop_comm *comm, bcop_stage
     *stage = (bcop_stage){.rule = rule, .comm = comm, .count = count, .parameter = parameter};
     BCOP_TRY(bcop_comm_agree(comm, take_tables(stage)));
     bcop_comm_broadcast(comm, stage->place, count * (long)sizeof *stage->place, 0);
+    bool needs_grid = false;
+    for (int i = 0; i < count; i++)
+        needs_grid |= stage->place[i].placement == BCOP_PLACEMENT_GRID;
+    if (needs_grid)
+        BCOP_TRY(bcop_grid_open(&stage->grid, comm, rule.grid_rows));
     for (int i = 0; i < count; i++) {
         bcop_stage_entry *e = &stage->entry[i];
         *e = (bcop_stage_entry){.parameter = parameter[i],
@@ -186,7 +210,7 @@ bcop_status bcop_stage_open(bcop_stage *stage, const bcop_comm *comm, bcop_stage
         if (e->placement == BCOP_PLACEMENT_REPLICATED)
             continue;
         e->offset = stage->offsets + i * (comm->size + 1L);
-        fill_offsets(comm->size, e, e->offset);
+        fill_offsets(stage, e, e->offset);
         e->size = e->offset[comm->rank + 1] - e->offset[comm->rank];
     }
     for (int g = 1; g < BCOP_STAGE_GROUPS && 1 << g < comm->size; g++)
@@ -195,6 +219,7 @@ bcop_status bcop_stage_open(bcop_stage *stage, const bcop_comm *comm, bcop_stage
 }
 
 void bcop_stage_close(bcop_stage *stage) {
+    bcop_grid_close(&stage->grid);
     for (int g = 0; g < BCOP_STAGE_GROUPS; g++)
         bcop_comm_release(&stage->group[g]);
     free(stage->place);
@@ -239,15 +264,22 @@ static void plan_entry(bcop_stage *stage, bcop_stage_entry *e, bcop_arena *arena
     } else {
         e->gradient = bcop_arena_floats(arena, e->size);
     }
-    if (p->orthonormal && (e->size > 0 || !e->offset))
+    if (e->placement == BCOP_PLACEMENT_GRID)
+        bcop_rows_spread(&e->rows, &stage->grid, p->rows, p->cols, arena);
+    else if (p->orthonormal && (e->size > 0 || !e->offset))
         bcop_rows_plan(&e->rows, group_for(stage, e), p->rows, p->cols, arena);
     e->slots = stage->rule.optimizer->slots(p->orthonormal, e->slot);
     for (int s = 0; s < e->slots; s++)
         e->state[s] = bcop_arena_floats(arena, e->slot[s].single && e->size ? 1 : e->size);
 }
 
+/* Whether this rank has a part in the update: on the grid every rank has, with rows or without. */
+static bool takes_part(const bcop_stage_entry *e) {
+    return e->size > 0 || e->placement == BCOP_PLACEMENT_GRID;
+}
+
 static long scratch_for(const bcop_stage *stage, const bcop_stage_entry *e) {
-    if (!e->parameter->orthonormal || e->size == 0)
+    if (!e->parameter->orthonormal || !takes_part(e))
         return 0;
     const long optimizer =
         stage->rule.optimizer->scratch ? stage->rule.optimizer->scratch(&e->rows) : 0;
@@ -321,12 +353,17 @@ static bcop_status update_entry(const bcop_stage *stage, bcop_stage_entry *e, do
     return BCOP_OK;
 }
 
+/* Whether several ranks hold rows of it. */
+static bool is_divided(const bcop_stage_entry *e) {
+    return e->placement == BCOP_PLACEMENT_SHARED || e->placement == BCOP_PLACEMENT_GRID;
+}
+
 /* The rows of shared blocks from the owners of their bundles, who formed the gradients. */
 static void scatter_gradients(const bcop_stage *stage) {
     const bcop_traffic_kind before = bcop_traffic_label(BCOP_TRAFFIC_ROWS);
     for (int i = 0; i < stage->count; i++) {
         const bcop_stage_entry *e = &stage->entry[i];
-        if (e->placement == BCOP_PLACEMENT_SHARED && !e->parameter->factored)
+        if (is_divided(e) && !e->parameter->factored)
             bcop_comm_scatter_floats(stage->comm, e->parameter->gradient, e->offset, e->owner,
                                      e->gradient);
     }
@@ -340,10 +377,10 @@ static bcop_status update_held(bcop_stage *stage, double lr, double bias_lr, lon
     bcop_status failed = BCOP_OK;
     char message[512] = "";
     const bcop_traffic_kind before = bcop_traffic_label(BCOP_TRAFFIC_SUMS);
-    for (int shared = 1; shared >= 0; shared--)
+    for (int divided = 1; divided >= 0; divided--)
         for (int i = 0; i < stage->count; i++) {
             bcop_stage_entry *e = &stage->entry[i];
-            if ((e->placement == BCOP_PLACEMENT_SHARED) != shared || e->size == 0)
+            if (is_divided(e) != divided || !takes_part(e))
                 continue;
             const bcop_status status =
                 update_entry(stage, e, e->parameter->orthonormal ? lr : bias_lr, step, iterations);
@@ -383,7 +420,7 @@ static void count(bcop_traffic *t, bcop_traffic_kind kind, long messages, long b
 static void count_sums(const bcop_stage *stage, const bcop_stage_entry *e, int iterations,
                        bcop_traffic *t) {
     const bcop_optimizer_kind *optimizer = stage->rule.optimizer;
-    int sums = bcop_tangent_sums() + bcop_bjorck_sums(&e->rows, iterations);
+    int sums = bcop_tangent_sums(&e->rows) + bcop_bjorck_sums(&e->rows, iterations);
     if (optimizer->sums)
         sums += optimizer->sums(stage->rule.optimizer_options, &e->rows);
     bcop_rows_count(&e->rows, sums, optimizer->squares, t);
@@ -399,14 +436,14 @@ void bcop_stage_count(const bcop_stage *stage, int iterations, bcop_traffic *t) 
         const bcop_stage_entry *e = &stage->entry[i];
         if (e->offset && e->size > 0)
             count(t, BCOP_TRAFFIC_BLOCKS, ranks - 1, e->size * (long)sizeof(float));
-        if (e->placement != BCOP_PLACEMENT_SHARED)
+        if (!is_divided(e))
             continue;
         for (int r = 0; r < ranks; r++)
             if (!e->parameter->factored && e->owner == me && r != me &&
                 e->offset[r + 1] > e->offset[r])
                 count(t, BCOP_TRAFFIC_ROWS, 1,
                       (e->offset[r + 1] - e->offset[r]) * (long)sizeof(float));
-        if (e->size > 0)
+        if (takes_part(e))
             count_sums(stage, e, iterations, t);
     }
 }

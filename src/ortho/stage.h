@@ -4,9 +4,12 @@
  * Whoever holds rows of a block updates them and keeps their optimizer state:
  *   REPLICATED  every rank holds all rows of it (biases, and blocks that are not worth a message);
  *   OWNED       one rank holds all rows, dealt out by longest processing time first;
- *   SHARED      runs of row panels over the first min(ranks, panels) ranks.
- * OWNED and SHARED are one mechanism, a group of one or of several; afterwards every rank gets all
- * rows of the new block. A block's update has the same bits in every placement (ortho/rows.h).
+ *   SHARED      runs of row panels over the first min(ranks, panels) ranks;
+ *   GRID        equal runs of rows over all ranks, products on a two-dimensional grid of them
+ *               (grid/grid.h), for the largest blocks, and only when asked for.
+ * These are one mechanism, rows held by a group of one or of several; afterwards every rank gets
+ * all rows of the new block. A block's update has the same bits in every placement but GRID
+ * (ortho/rows.h).
  *
  * Gradients come to their holders before the update. Parameters of one bundle get theirs together,
  * from a sum that one rank finishes, the bundle's owner, who also holds what of it is not shared;
@@ -26,7 +29,8 @@ typedef enum bcop_placement {                      /* in the order of the option
                               BCOP_PLACEMENT_AUTO, /* by the cost model; only as a request */
                               BCOP_PLACEMENT_REPLICATED,
                               BCOP_PLACEMENT_OWNED,
-                              BCOP_PLACEMENT_SHARED
+                              BCOP_PLACEMENT_SHARED,
+                              BCOP_PLACEMENT_GRID
 } bcop_placement;
 
 typedef struct bcop_stage_rule {
@@ -36,6 +40,8 @@ typedef struct bcop_stage_rule {
     bcop_placement placement;      /* for all blocks */
     double share_above;            /* auto: flops above which a block is SHARED; 0: when it is more
                                       than one rank's part of what is not shared */
+    double grid_above;             /* auto: flops above which a block is on the GRID; 0: none */
+    int grid_rows;                 /* process rows of the grid; 0: the most nearly square */
 } bcop_stage_rule;
 
 /* One parameter's placement. */
@@ -68,6 +74,7 @@ typedef struct bcop_stage {
     bcop_stage_rule rule;
     const bcop_comm *comm;
     bcop_comm group[BCOP_STAGE_GROUPS]; /* of fewer ranks than `comm`; size 0 where not a member */
+    bcop_grid grid;                     /* of all ranks, when a block is on it */
     int count;
     bcop_parameter *const *parameter; /* [count], not owned */
     bcop_stage_place *place;          /* [count], owned */
@@ -88,7 +95,8 @@ void bcop_stage_choose(const bcop_stage_rule *rule, int ranks, int count,
                        bcop_parameter *const parameter[], bcop_stage_place place[]);
 
 /* Chooses placements for `count` parameters (rank 0's choice holds) and makes the groups. `comm`
- * and the parameters must outlive the stage. BCOP_INTERNAL without memory. Collective. */
+ * and the parameters must outlive the stage. BCOP_CONFIG when grid_rows does not divide the ranks,
+ * BCOP_INTERNAL without memory. Collective. */
 bcop_status bcop_stage_open(bcop_stage *stage, const bcop_comm *comm, bcop_stage_rule rule,
                             int count, bcop_parameter *const parameter[]);
 void bcop_stage_close(bcop_stage *stage); /* Collective; a stage of zeros is allowed */

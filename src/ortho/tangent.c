@@ -1,21 +1,34 @@
 #include "ortho/tangent.h"
 
 long bcop_tangent_scratch(const bcop_rows *rows) {
+    if (rows->grid)
+        return 2 * bcop_grid_floats(rows->grid, rows->rows, rows->cols) +
+               bcop_grid_floats(rows->grid, rows->cols, rows->cols);
     return (long)rows->cols * rows->cols;
 }
 
-int bcop_tangent_sums(void) {
-    return 1;
+int bcop_tangent_sums(const bcop_rows *rows) {
+    return rows->grid ? 0 : 1;
+}
+
+static void project_on_grid(const bcop_rows *rows, const float *u, float *g, float *scratch) {
+    const bcop_grid *grid = rows->grid;
+    const long size = bcop_grid_floats(grid, rows->rows, rows->cols);
+    bcop_grid_matrix wide_u = bcop_grid_place(grid, rows->rows, rows->cols, scratch);
+    bcop_grid_matrix wide_g = bcop_grid_place(grid, rows->rows, rows->cols, scratch + size);
+    bcop_grid_matrix s = bcop_grid_place(grid, rows->cols, rows->cols, scratch + 2 * size);
+    bcop_grid_spread(u, &wide_u);
+    bcop_grid_spread(g, &wide_g);
+    bcop_grid_inner(&wide_u, &wide_g, &s);
+    bcop_grid_multiply(-1, &wide_u, &s, 1, &wide_g);
+    bcop_grid_collect(&wide_g, g);
 }
 
 void bcop_tangent_project(bcop_rows *rows, const float *u, float *g, float *scratch) {
-    const int cols = rows->cols;
-    float *s = scratch;
-    bcop_rows_inner(rows, u, g, s);
-    for (int i = 0; i < cols; i++)
-        for (int j = i; j < cols; j++) {
-            const float mean = 0.5f * (s[(long)i * cols + j] + s[(long)j * cols + i]);
-            s[(long)i * cols + j] = s[(long)j * cols + i] = mean;
-        }
-    bcop_rows_apply(rows, -1, u, s, 1, g);
+    if (rows->grid) {
+        project_on_grid(rows, u, g, scratch);
+        return;
+    }
+    bcop_rows_symmetric_inner(rows, u, g, scratch);
+    bcop_rows_apply(rows, -1, u, scratch, 1, g);
 }

@@ -9,11 +9,11 @@
 
 #include "ortho/rows.h"
 
-/* Floats of scratch: cols^2. */
+/* Floats of scratch for one block: cols^2, or on a grid the parts of U, G and S. Local. */
 long bcop_tangent_scratch(const bcop_rows *rows);
 
-/* How many cols x cols sums over the rows it forms. */
-int bcop_tangent_sums(void);
+/* How many cols x cols sums over the rows it forms, on a grid none of these ranks' own. Local. */
+int bcop_tangent_sums(const bcop_rows *rows);
 
 /* u[count][cols], this rank's rows of an orthonormal block; g[count][cols]: in the gradient, out
  * its projection. Collective over the rows' group. */

@@ -184,8 +184,7 @@ static void put_placements(attributes *a, const bcop_stage *stage) {
         return;
     for (int i = 0; i < stage->count; i++) {
         const bcop_stage_entry *e = &stage->entry[i];
-        fprintf(out, "%s%s: %s", i ? "\n" : "", e->parameter->name,
-                bcop_stage_name(e->placement));
+        fprintf(out, "%s%s: %s", i ? "\n" : "", e->parameter->name, bcop_stage_name(e->placement));
         if (e->placement == BCOP_PLACEMENT_OWNED)
             fprintf(out, " by rank %d", e->owner);
     }

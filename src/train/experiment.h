@@ -32,7 +32,8 @@ typedef struct bcop_experiment {
         double tolerance;
         int max_iterations;
         int placement;
-        double share_above;
+        double share_above, grid_above;
+        int grid_rows;
     } ortho;
     bcop_optimizer_options optimizer;
     bcop_schedule schedule;

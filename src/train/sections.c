@@ -66,9 +66,10 @@ static const bcop_option ortho_table[] = {
     {.key = "placement",
      .type = BCOP_OPTION_CHOICE,
      .offset = AT(ortho.placement),
-     .choices = "auto|replicated|owned|shared",
+     .choices = "auto|replicated|owned|shared|grid",
      .fallback = "auto",
-     .help = "which ranks update a block: all, one, or each some rows of it; auto by a cost model"},
+     .help = "which ranks update a block: all, one, each some rows of it, or all on a process grid "
+             "(ScaLAPACK); auto by a cost model"},
     {.key = "share_above",
      .type = BCOP_OPTION_REAL,
      .offset = AT(ortho.share_above),
@@ -77,6 +78,22 @@ static const bcop_option ortho_table[] = {
      .unit = "flops",
      .help =
          "auto: an update that costs more is shared; 0: one that costs more than a rank's part"},
+    {.key = "grid_above",
+     .type = BCOP_OPTION_REAL,
+     .offset = AT(ortho.grid_above),
+     .max = 1e18,
+     .fallback = "0.0",
+     .unit = "flops",
+     .help = "auto: an update that costs more goes on the process grid; 0: none. On the grid the "
+             "number of ranks shows in the last bits"},
+    {.key = "grid_rows",
+     .type = BCOP_OPTION_INT,
+     .offset = AT(ortho.grid_rows),
+     .min = 0,
+     .max = BCOP_STAGE_RANKS_MAX,
+     .fallback = "0",
+     .help =
+         "process rows of the grid, a divisor of the number of ranks; 0: the most nearly square"},
     {0},
 };
 

@@ -75,6 +75,10 @@ static bcop_status build_model(bcop_worker *w) {
     if (w->comm->size > e->train.lanes)
         return bcop_config_fail(bcop_experiment_place(e, "train", "lanes"),
                                 "%d lanes are too few for %d ranks", e->train.lanes, w->comm->size);
+    if (e->ortho.grid_rows > 0 && w->comm->size % e->ortho.grid_rows != 0)
+        return bcop_config_fail(bcop_experiment_place(e, "ortho", "grid_rows"),
+                                "a grid of %d process rows does not fit %d ranks",
+                                e->ortho.grid_rows, w->comm->size);
     const bcop_dataset *train = w->data->split[BCOP_SPLIT_TRAIN];
     BCOP_TRY(bcop_model_create(e->model_node, e->input_node, &e->input.mean, &e->input.std,
                                bcop_dataset_shape(train), bcop_dataset_classes(train),
@@ -129,7 +133,9 @@ bcop_status bcop_worker_open(bcop_worker *w, const bcop_comm *comm, const bcop_e
         .optimizer = bcop_experiment_optimizer(e),
         .optimizer_options = e->optimizer_options,
         .placement = (bcop_placement)e->ortho.placement,
-        .share_above = e->ortho.share_above};
+        .share_above = e->ortho.share_above,
+        .grid_above = e->ortho.grid_above,
+        .grid_rows = e->ortho.grid_rows};
     BCOP_TRY(bcop_stage_open(&w->stage, comm, rule, w->model->parameters, w->model->parameter));
     BCOP_TRY(bcop_comm_agree(comm, bcop_exchange_open(&w->exchange, comm, w->model, &w->stage,
                                                       e->train.lanes, e->train.batch)));

@@ -1,6 +1,7 @@
 /* run: ranks 1 2 3 4 5 8 */
 /* The stage's placements: who holds what, that every placement gives the same bits, that nobody
  * keeps state it does not own, and that a failing block ends all ranks together. */
+#include "ortho/optimizer_kinds.h"
 #include "ortho/stage.h"
 
 #include "oracle.h"
@@ -142,9 +143,35 @@ static void test_same_bits_in_every_placement(void **state) {
     }
 }
 
+/* On the grid sums are formed in another order: near, but not the same. */
+static void test_grid_is_near(void **state) {
+    (void)state;
+    for (int k = 0; bcop_optimizer_kinds[k]; k++) {
+        if (bcop_optimizer_kinds[k] == &bcop_optimizer_adam)
+            continue; /* divides by the gradient's size, entry by entry: small ones amplify */
+        rig alone, r;
+        rig_open(&alone, &bcop_comm_alone, bcop_optimizer_kinds[k], BCOP_PLACEMENT_AUTO, 0);
+        rig_open(&r, &comm, bcop_optimizer_kinds[k], BCOP_PLACEMENT_GRID, 0);
+        const int most = run_steps(&alone, STEPS);
+        assert_in_range(run_steps(&r, STEPS), most - 1, most + 1);
+        for (int i = 0; i < COUNT; i++) {
+            const long size = bcop_parameter_size(&LAYOUT[i]);
+            if (comm.size > 1 && LAYOUT[i].orthonormal && size > 0 && LAYOUT[i].bundle != 2)
+                assert_int_equal(r.stage.entry[i].placement, BCOP_PLACEMENT_GRID);
+            double *expected = oracle_doubles(size);
+            oracle_to_double(size, alone.parameter[i].value, expected);
+            if (size > 0)
+                assert_true(oracle_relative_error(size, expected, r.parameter[i].value) <= 1e-5);
+            free(expected);
+        }
+        rig_close(&alone);
+        rig_close(&r);
+    }
+}
+
 static void test_state_lives_with_its_holders_alone(void **state) {
     (void)state;
-    for (int placement = BCOP_PLACEMENT_AUTO; placement <= BCOP_PLACEMENT_SHARED; placement++) {
+    for (int placement = BCOP_PLACEMENT_AUTO; placement <= BCOP_PLACEMENT_GRID; placement++) {
         rig r;
         rig_open(&r, &comm, bcop_optimizer_kinds[0], (bcop_placement)placement, 0);
         for (int i = 0; i < COUNT; i++) {
@@ -284,7 +311,7 @@ static void test_counted_traffic(void **state) {
 
 static void test_one_bad_block_ends_all_ranks(void **state) {
     (void)state;
-    for (int placement = BCOP_PLACEMENT_REPLICATED; placement <= BCOP_PLACEMENT_SHARED; placement++)
+    for (int placement = BCOP_PLACEMENT_REPLICATED; placement <= BCOP_PLACEMENT_GRID; placement++)
         for (int i = 0; i < COUNT; i++) {
             if (!LAYOUT[i].orthonormal || LAYOUT[i].cols == 0)
                 continue;
@@ -316,6 +343,7 @@ int main(void) {
         return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_bits_in_every_placement),
+        cmocka_unit_test(test_grid_is_near),
         cmocka_unit_test(test_state_lives_with_its_holders_alone),
         cmocka_unit_test(test_choice),
         cmocka_unit_test(test_bundles_stay_together),
