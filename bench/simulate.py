@@ -24,12 +24,17 @@ Then come all ranks in order, each with what it does in one step, in its own ord
                                        started; the n-th from a to b meets b's n-th from a
     ["waitall"]                        for all that this rank started
     ["allreduce", bytes]               bytes of the whole vector; its additions count as no time
-    ["allgatherv", table]              rank r gives tables[table][r] bytes; the list itself also does
+    ["allgatherv", table]              rank r gives tables[table][r] bytes; also the list itself
+    ["alltoall", bytes]                from each rank to each
     ["bcast", bytes, root], ["barrier"]
 
-These four are of all ranks, and every rank must name them in the same order. With one more number,
-members, allreduce and allgatherv are of ranks 0 .. members - 1 alone, by exchange of the whole
-vector with distances 1, 2, 4, ... (allreduce, members a power of two) or around a ring.
+The last five are of all ranks, and every rank must name them in the same order. With one more
+number, members, allreduce and allgatherv are of ranks 0 .. members - 1 alone, by exchange of the
+whole vector with distances 1, 2, 4, ... (allreduce, members a power of two) or around a ring.
+
+A replay takes as long as there are messages: seconds for 1,024 ranks. But messages that are all
+under way at once share links at a cost that grows much faster: for isends from each rank to each,
+use alltoall (each with the next, then the one after it, ...) from some 128 ranks on.
 
 --example RANKS prints a pattern made up from a round step; --check replays patterns whose times
 are known in closed form.
@@ -56,7 +61,7 @@ PLATFORM = """<?xml version='1.0'?>
 """
 # Bandwidth and latency as they are given, not scaled as on the clusters SimGrid was calibrated on.
 SETTINGS = ["smpi/bw-factor:0:1", "smpi/lat-factor:0:1", "network/crosstraffic:0",
-            "smpi/coll-selector:ompi", f"smpi/host-speed:{FLOPS:g}"]
+            "smpi/coll-selector:ompi", "smpi/alltoall:ring", f"smpi/host-speed:{FLOPS:g}"]
 
 
 class BadPattern(Exception):
@@ -106,6 +111,9 @@ class Trace:
     def bcast(self, size, root):
         self.write("bcast", size, root)
 
+    def alltoall(self, size):
+        self.write("alltoall", size, size)
+
     def exchange(self, to, sent, source, received):
         tag = self.message("irecv", source, received, -1)
         self.message("send", to, sent, 1)
@@ -135,7 +143,8 @@ class Trace:
                           before, sizes[(before - step) % members])
 
 
-ACTIONS = {"compute", "isend", "irecv", "waitall", "barrier", "bcast", "allreduce", "allgatherv"}
+ACTIONS = {"compute", "isend", "irecv", "waitall", "barrier", "bcast", "allreduce", "allgatherv",
+           "alltoall"}
 
 
 def write_traces(pattern, folder):
