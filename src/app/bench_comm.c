@@ -91,7 +91,7 @@ static bcop_status run_finish(void *of) {
 
 /* ---- the tables ---- */
 
-static const bcop_bench_rounds rounds = {5, 0.5, 20, true};
+static const bcop_bench_rounds rounds = {5, 0.25, 20, true};
 
 static bcop_status run_messages(bcop_bench_task *task, message m[static SIZES]) {
     bcop_bench_item item[SIZES];

@@ -183,7 +183,7 @@ static bcop_status measure_trial(trial *t, const bcop_comm *comm) {
     item[count++] = (bcop_bench_item){.run = run_square, .of = t};
     to[count] = &t->copy_seconds;
     item[count++] = (bcop_bench_item){.run = run_copy, .of = t};
-    BCOP_TRY(bcop_bench_timing_run(comm, (bcop_bench_rounds){5, 5, 30, true}, count, item));
+    BCOP_TRY(bcop_bench_timing_run(comm, (bcop_bench_rounds){5, 2, 30, true}, count, item));
     for (int i = 0; i < count; i++)
         *to[i] = item[i].seconds;
     return BCOP_OK;

@@ -1,5 +1,5 @@
 /* How the benchmarks measure: things in turn, A B C A B C, so that whatever else happens on the
- * machine meets all of them alike; medians. */
+ * machine meets all of them alike; medians; and how much of the time others had the cores. */
 #ifndef BCOP_APP_BENCH_TIMING_H
 #define BCOP_APP_BENCH_TIMING_H
 
@@ -14,6 +14,8 @@ typedef struct bcop_bench_item {
     void *of;
     bool alone;     /* on rank 0 while the others sleep; else on all ranks at once */
     double seconds; /* out: the median over the rounds of the slowest rank's time */
+    double without; /* out: the median part of it in which some rank had no core, because of others
+                       on the machine or more ranks than cores */
 } bcop_bench_item;
 
 /* At least `least` rounds, then as many as fit into `seconds` (at most BCOP_BENCH_ROUNDS_MAX);
