@@ -192,8 +192,9 @@ static bcop_status measure_trial(trial *t, const bcop_comm *comm) {
 
 /* ---- saying it ---- */
 
+/* Forward, the gradient of the input, and, unless that goes by factors, of the operator. */
 static int passes(const subject *s) {
-    return s->layer->index ? 3 : 2;
+    return 1 + (s->layer->index > 0) + !s->layer->factored;
 }
 
 /* Of all passes over the subject's images: 2 flops per weight, pixel and image. */
@@ -236,7 +237,8 @@ static void report(const trial *t, bcop_bench_task *task) {
     const double square = 2e-9 * SQUARE * SQUARE * SQUARE / t->square_seconds;
     task->machine.gemm_gflops = 1e-9 * all_flops / all_seconds;
     task->machine.copy_gbs = 1e-9 * COPY_FLOATS * sizeof(float) / t->copy_seconds;
-    bcop_log_info("(operator: ms once per step, from blocks to taps and the gradient back)");
+    bcop_log_info("(operator: ms once per step, from blocks to taps and the gradient back, or the "
+                  "product of a batch's factors)");
     bcop_log_info("all layers, %d images: %.1f ms, %.1f GFLOP/s; SGEMM %d^3: %.1f GFLOP/s; memory "
                   "copy: %.1f GB/s",
                   BATCH, 1e3 * all_seconds, task->machine.gemm_gflops, SQUARE, square,

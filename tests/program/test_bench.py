@@ -8,12 +8,12 @@ import re
 import sys
 
 sys.path.insert(0, os.path.join(os.environ["BCOP_SOURCE_DIR"], "tests", "support"))
-from program import CONFIGS, bcop, fails, main  # noqa: E402
+from program import CONFIGS, bcop, config, fails, main  # noqa: E402
 
 MACHINE = {"ortho": {"ortho_gflops"}, "conv": {"gemm_gflops", "copy_gbs"},
            "comm": {"latency_us", "bandwidth_gbs"}}
 # what may be null, or 0
-NO_NUMBER = {"owned", "shared", "gemm_step_ms", "gemm_update_ms", "paper_ms", "operator_ms"}
+NO_NUMBER = {"owned", "shared", "grid", "gemm_step_ms", "gemm_update_ms", "paper_ms"}
 
 
 def numbers(value, name=""):
@@ -58,10 +58,10 @@ def check_ortho():
             + [(n, n, 8) for n in sizes])
         for row in rows:
             shared = ranks == 2 and row["rows"] >= 512  # smaller blocks have one row panel
-            assert set(row["ms"]) >= {"alone", "replicated", "owned", "shared"}
+            assert set(row["ms"]) == {"alone", "replicated", "owned", "shared", "grid"}
             assert set(row["speedup"]) == set(row["ms"]) - {"alone"}
             for key, there in (("alone", True), ("replicated", True), ("owned", ranks == 2),
-                               ("shared", shared)):
+                               ("shared", shared), ("grid", ranks == 2)):
                 assert (row["ms"][key] is not None) == there, (row, key)
                 if there and key != "alone":
                     assert math.isclose(row["speedup"][key], row["ms"]["alone"] / row["ms"][key])
@@ -84,16 +84,35 @@ def check_conv():
         layers = got["layers"]
         assert [(x["layer"][3:], x["out"][2]) for x in layers] == layers_of("cifar10-large.yaml")
         assert layers[0]["in"] == [32, 32, 3] and layers[3]["out"] == [8, 8, 64]
-        # the backward pass stops at the net's input
-        assert [x["passes"] for x in layers] == [2] + 6 * [3]
+        # the backward pass stops at the net's input; the gradients of the two large dense layers
+        # are one product over the batch
+        assert [x["passes"] for x in layers] == [2, 3, 3, 3, 2, 2, 3]
         # 4x4 with stride 2: k = 2 on 4 x 32 channels, 16 x 16 pixels
         conv, dense = layers[1], layers[4]
         assert conv["in"] == [32, 32, 32] and conv["out"] == [16, 16, 32] and conv["images"] == 8
         flops = 3 * 2 * (2 * 2 * 128 * 32) * (16 * 16) * 8
         assert math.isclose(conv["gflops"], flops / conv["ms"] / 1e6, rel_tol=1e-9)
-        assert dense["images"] == got["batch"] == 128
-        assert math.isclose(dense["gflops"], 3 * 2 * 4096 * 512 * 128 / dense["ms"] / 1e6,
+        assert dense["images"] == 8 and got["batch"] == 128
+        assert math.isclose(dense["gflops"], 2 * 2 * 4096 * 512 * 8 / dense["ms"] / 1e6,
                             rel_tol=1e-9)
+
+
+def check_step():
+    path = config("step")
+    for ranks in (None, 2, 3):
+        got = bcop("bench", "step", path, "--warmup", 2, "--steps", 3, "--json", ranks=ranks).json
+        assert set(got["phases"]) == {"compute", "agree", "exchange", "update", "build"}
+        assert all(phase["median_ms"] > 0 for phase in got["phases"].values())
+        assert max(phase["median_ms"] for phase in got["phases"].values()) < got["step"]["median_ms"]
+        assert len(got["traffic"]) == (ranks or 1)
+        sent = sum(kind["bytes"] for rank in got["traffic"] for kind in rank.values())
+        assert (sent > 0) == (ranks is not None)
+    other = bcop("bench", "step", path, "--set", "train.batch=16", "--warmup=0", "--steps=1",
+                 "--json").json
+    assert math.isclose(other["images_per_second"], 16e3 / other["step"]["median_ms"])
+    fails(64, "bench", "step", message="the configuration to train is missing", ranks=(None,))
+    fails(66, "bench", "step", "none.yaml", message="none.yaml")
+    fails(78, "bench", "step", path, "--set", "train.lanes=2", message="lanes", ranks=(4,))
 
 
 def check_comm():
@@ -120,8 +139,8 @@ def check_several_at_once_and_text():
 def check_usage():
     fails(64, "bench", "orto", message="did you mean 'ortho'?")
     for words, message in (
-            ([], "benchmark (ortho, conv or comm) is needed"),
-            (["everything"], ["everything", "ortho, conv and comm"]),
+            ([], "benchmark (ortho, conv, comm or step) is needed"),
+            (["everything"], ["everything", "ortho, conv, comm and step"]),
             (["comm", "cnv"], "did you mean 'conv'?"),
             (["comm", "comm"], "named twice"),
             (["comm", "--jsn"], "did you mean '--json'?"),
