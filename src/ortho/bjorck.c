@@ -274,12 +274,16 @@ bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_ro
     double first;
     do {
         m->gram(&it);
-        const double square = largest_square(&it);
-        if (!isfinite(square))
-            return bcop_status_fail(BCOP_DIVERGED, "%s: the block is not finite", name);
-        if (square > 2)
-            m->divide(&it, sqrt(square), square);
-        double e = first = m->distance(&it);
+        double e = m->distance(&it);
+        if (!(e <= 1)) { /* else sigma_max^2 <= 2 */
+            const double square = largest_square(&it);
+            if (!isfinite(square))
+                return bcop_status_fail(BCOP_DIVERGED, "%s: the block is not finite", name);
+            if (square > 2)
+                m->divide(&it, sqrt(square), square);
+            e = m->distance(&it);
+        }
+        first = e;
         while (e > tolerance) {
             if (*iterations == rule.max_iterations)
                 return bcop_status_fail(BCOP_DIVERGED,
