@@ -11,8 +11,9 @@ typedef struct iterate {
     const struct method *method;
     bcop_rows *rows;
     int cols;
-    float *w;              /* this rank's rows */
-    float *g, *wide;       /* cols x cols, and as w */
+    float *home;           /* this rank's rows, where the caller has them */
+    float *w, *wide;       /* the present iterate, and memory for the next */
+    float *g;              /* cols x cols */
     float *b, *z, *spare;  /* cols x cols, tall blocks */
     bool z_is_identity;    /* tall blocks */
     bcop_grid_matrix x, y; /* on a grid: W, and where the next W goes */
@@ -63,7 +64,9 @@ static void rows_divide(iterate *it, double root, double square) {
 /* W <- W M for a small M. */
 static void multiply(iterate *it, const float *small) {
     bcop_rows_apply(it->rows, 1, it->w, small, 0, it->wide);
-    memcpy(it->w, it->wide, (size_t)it->rows->count * (size_t)it->cols * sizeof(float));
+    float *old = it->w;
+    it->w = it->wide;
+    it->wide = old;
 }
 
 /* b = (3I - G)/2; b may be g. */
@@ -80,15 +83,26 @@ static void rows_advance(iterate *it) {
     multiply(it, it->g);
 }
 
+/* Over the upper triangle. Eight sums side by side: one alone would wait for each addition. */
 static double rows_distance(const iterate *it) {
+    enum { SUMS = 8 };
     const int n = it->cols;
-    double sum = 0;
-    for (int i = 0; i < n; i++)
-        for (int j = 0; j < n; j++) {
-            const double d = (double)it->g[(long)i * n + j] - (i == j);
-            sum += d * d;
-        }
-    return sqrt(sum);
+    double total = 0;
+    for (int i = 0; i < n; i++) {
+        const float *row = it->g + (long)i * n;
+        const double diagonal = (double)row[i] - 1;
+        double sum[SUMS] = {0};
+        int j = i + 1;
+        for (; j + SUMS <= n; j += SUMS)
+            for (int k = 0; k < SUMS; k++)
+                sum[k] += (double)row[j + k] * (double)row[j + k];
+        for (; j < n; j++)
+            sum[0] += (double)row[j] * (double)row[j];
+        for (int k = 1; k < SUMS; k++)
+            sum[0] += sum[k];
+        total += diagonal * diagonal + 2 * sum[0];
+    }
+    return sqrt(total);
 }
 
 static void rows_norms(const iterate *it, double *infinity, double *frobenius) {
@@ -108,7 +122,11 @@ static void rows_norms(const iterate *it, double *infinity, double *frobenius) {
 }
 
 static void rows_close(iterate *it) {
-    (void)it;
+    if (it->w == it->home)
+        return;
+    memcpy(it->home, it->w, (size_t)it->rows->count * (size_t)it->cols * sizeof(float));
+    it->wide = it->w;
+    it->w = it->home;
 }
 
 static const method on_rows = {.scratch = rows_scratch,
@@ -160,6 +178,7 @@ static void tall_close(iterate *it) {
     if (!it->z_is_identity)
         multiply(it, it->z);
     it->z_is_identity = true;
+    rows_close(it);
 }
 
 static const method on_small = {.drifts = true,
@@ -249,7 +268,7 @@ int bcop_bjorck_sums(const bcop_rows *r, int iterations) {
 }
 
 static iterate open(bcop_rows *rows, float *w, float *scratch) {
-    iterate it = {.method = method_for(rows), .rows = rows, .cols = rows->cols, .w = w};
+    iterate it = {.method = method_for(rows), .rows = rows, .cols = rows->cols, .home = w, .w = w};
     it.method->open(&it, scratch);
     return it;
 }

@@ -5,8 +5,8 @@
 #include <string.h>
 
 int bcop_rows_panels(int rows) {
-    int panels = 1;
-    while (panels < BCOP_ROWS_PANELS_MAX && rows / (2 * panels) >= 256)
+    int panels = rows >= 512 ? 2 : 1;
+    while (panels > 1 && panels < BCOP_ROWS_PANELS_MAX && rows / (2 * panels) >= 512)
         panels *= 2;
     return panels;
 }

@@ -24,8 +24,8 @@ typedef struct bcop_rows {
     double *squares;   /* [panels] */
 } bcop_rows;
 
-/* How many panels a block of so many rows has: the power of two that leaves each at least 256 rows,
- * at most BCOP_ROWS_PANELS_MAX. */
+/* How many panels a block of so many rows has: two from 512 rows on, and more, a power of two up to
+ * BCOP_ROWS_PANELS_MAX, as long as each keeps 512 rows: products over fewer rows are slower. */
 int bcop_rows_panels(int rows);
 
 /* Takes the memory of the tables, in both passes of the arena; what the sums need is given with
