@@ -267,15 +267,16 @@ const float *bcop_lanes_receive(bcop_lanes *sum, int k) {
     const bcop_lane_part *part = part_of(sum, k);
     if (comm->size == 1)
         return sum->stack + part->begin; /* one rank holds the whole tree */
+    const bool wanted = part->root == BCOP_LANE_EVERY || part->root == comm->rank;
     if (part->length == 0)
-        return sum->total;
+        return wanted ? sum->total : NULL;
     wait(sum, k);
     float *mine = reduce_slice(sum, k);
     if (part->root >= 0 && comm->size == 2)
-        return comm->rank == part->root ? mine : NULL;
+        return wanted ? mine : NULL;
     if (part->root >= 0) {
         collect(sum, k, mine);
-        return comm->rank == part->root ? sum->total + part->begin : NULL;
+        return wanted ? sum->total + part->begin : NULL;
     }
     const long own = slice_of(sum, part, comm->rank);
     memcpy(sum->total + cut(sum, part, comm->rank), mine, (size_t)own * sizeof *mine);
