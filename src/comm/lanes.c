@@ -65,11 +65,11 @@ void bcop_lanes_plan_parts(bcop_lanes *sum, const bcop_comm *comm, int lanes, lo
                         .part = part,
                         .whole = {0, length, BCOP_LANE_EVERY},
                         .run = bcop_lanes_run(lanes, ranks, comm->rank)};
-    /* While summing, a full stack holds the finished nodes and one path of unfinished ones. */
-    int levels = 1;
-    while (1 << levels < sum->run.count)
-        levels++;
-    sum->capacity = nodes_of(sum, comm->rank) + levels + 1;
+    /* The stack holds the nodes of the lanes before, and the next lane. */
+    for (int n = 0; n < sum->run.count; n++) {
+        const int height = run_nodes((bcop_lane_run){sum->run.first, n}, NULL) + 1;
+        sum->capacity = height > sum->capacity ? height : sum->capacity;
+    }
     const int nodes = nodes_of_all(sum);
     sum->per_part = nodes + ranks * nodes_of(sum, comm->rank);
     sum->nodes = bcop_arena_take(arena, ranks + 1, sizeof(int));
