@@ -35,7 +35,7 @@ bcop_status bcop_comm_split(const bcop_comm *comm, int members, bcop_comm *group
     const bool member = comm->rank < members;
     if (comm->handle == MPI_COMM_NULL) {
         if (member)
-            *group = bcop_comm_imagined(comm->rank, members);
+            *group = bcop_comm_imagined(comm->rank, members < comm->size ? members : comm->size);
         return BCOP_OK;
     }
     bcop_status status = BCOP_OK;

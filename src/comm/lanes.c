@@ -65,11 +65,11 @@ void bcop_lanes_plan_parts(bcop_lanes *sum, const bcop_comm *comm, int lanes, lo
                         .part = part,
                         .whole = {0, length, BCOP_LANE_EVERY},
                         .run = bcop_lanes_run(lanes, ranks, comm->rank)};
-    /* While summing, a full stack holds the finished nodes and one path of unfinished ones. */
-    int levels = 1;
-    while (1 << levels < sum->run.count)
-        levels++;
-    sum->capacity = nodes_of(sum, comm->rank) + levels + 1;
+    /* The stack holds the nodes of the lanes before, and the next lane. */
+    for (int n = 0; n < sum->run.count; n++) {
+        const int height = run_nodes((bcop_lane_run){sum->run.first, n}, NULL) + 1;
+        sum->capacity = height > sum->capacity ? height : sum->capacity;
+    }
     const int nodes = nodes_of_all(sum);
     sum->per_part = nodes + ranks * nodes_of(sum, comm->rank);
     sum->nodes = bcop_arena_take(arena, ranks + 1, sizeof(int));
@@ -267,15 +267,16 @@ const float *bcop_lanes_receive(bcop_lanes *sum, int k) {
     const bcop_lane_part *part = part_of(sum, k);
     if (comm->size == 1)
         return sum->stack + part->begin; /* one rank holds the whole tree */
+    const bool wanted = part->root == BCOP_LANE_EVERY || part->root == comm->rank;
     if (part->length == 0)
-        return sum->total;
+        return wanted ? sum->total : NULL;
     wait(sum, k);
     float *mine = reduce_slice(sum, k);
     if (part->root >= 0 && comm->size == 2)
-        return comm->rank == part->root ? mine : NULL;
+        return wanted ? mine : NULL;
     if (part->root >= 0) {
         collect(sum, k, mine);
-        return comm->rank == part->root ? sum->total + part->begin : NULL;
+        return wanted ? sum->total + part->begin : NULL;
     }
     const long own = slice_of(sum, part, comm->rank);
     memcpy(sum->total + cut(sum, part, comm->rank), mine, (size_t)own * sizeof *mine);

@@ -1,5 +1,6 @@
 /* run: ranks 1 2 3 4 5 8 */
-/* The lane tree against its definition: the same bits on any number of ranks. */
+/* The lane tree against its definition: the same bits on any number of ranks, whole and by parts;
+ * what it says it sends is what it sends. */
 #include "base/rng.h"
 #include "comm/lanes.h"
 
@@ -65,6 +66,135 @@ static void test_tree(void **state) {
             check(lanes, 37);
 }
 
+/* ---- parts ---- */
+
+enum { PARTS_MAX = 24 };
+
+/* Parts of odd lengths, some of them empty, for every rank in turn and for all; the last part
+   stands first in the vector. Returns how many there are. */
+static int make_parts(bcop_lane_part part[], long *length) {
+    static const long size[] = {7, 0, 33, 1, 129};
+    const int parts = 2 * (comm.size + 1) + 1;
+    assert_true(parts <= PARTS_MAX);
+    long end = 0;
+    for (int i = 0; i < parts; i++) {
+        const int k = (i + parts - 1) % parts;
+        const int root = k % (comm.size + 1);
+        part[k] = (bcop_lane_part){end, size[k % 5], root < comm.size ? root : BCOP_LANE_EVERY};
+        end += part[k].length;
+    }
+    *length = end;
+    return parts;
+}
+
+static void open_parts(bcop_lanes *sum, bcop_arena *arena, int lanes, long length, int parts,
+                       const bcop_lane_part part[]) {
+    for (int pass = 0; pass < 2; pass++) {
+        bcop_lanes_plan_parts(sum, &comm, lanes, length, parts, part, arena);
+        float *buffer = bcop_arena_floats(arena, bcop_lanes_buffer(sum));
+        if (buffer)
+            bcop_lanes_attach(sum, buffer);
+        if (pass == 0)
+            assert_int_equal(bcop_arena_reserve(arena), BCOP_OK);
+    }
+}
+
+/* One lane: its vector in pieces, in an order that is another for every lane and rank; a part goes
+   as soon as the last lane has folded it. */
+static void fold_lane(bcop_lanes *sum, int lane, int scale) {
+    float *to = bcop_lanes_next(sum);
+    for (long i = 0; i < sum->length; i++)
+        to[i] = (float)scale * lane_value(lane, i);
+    const bool last = lane == sum->run.first + sum->run.count - 1;
+    for (int i = 0; i < sum->parts; i++) {
+        const int turn = lane % 2 ? sum->parts - 1 - i : i;
+        const int k = (turn + lane + comm.rank) % sum->parts;
+        const bcop_lane_part *part = &sum->part[k];
+        const long half = part->length / 2;
+        bcop_lanes_fold(sum, part->begin + half, part->length - half);
+        bcop_lanes_fold(sum, part->begin, half);
+        if (last) {
+            bcop_lanes_send(sum, k);
+            bcop_lanes_progress(sum);
+        }
+    }
+    bcop_lanes_advance(sum);
+}
+
+static void check_part(const bcop_lanes *sum, int k, int scale, const float *got) {
+    const bcop_lane_part *part = &sum->part[k];
+    if (part->root != BCOP_LANE_EVERY && part->root != comm.rank && comm.size > 1)
+        assert_null(got);
+    else
+        assert_non_null(got);
+    for (long i = 0; got && i < part->length; i++) {
+        const float expected = (float)scale * tree(0, sum->lanes, part->begin + i);
+        assert_memory_equal(&got[i], &expected, sizeof expected);
+    }
+}
+
+static void check_parts(int lanes) {
+    bcop_lane_part part[PARTS_MAX];
+    long length, messages = 0, bytes = 0;
+    const int parts = make_parts(part, &length);
+    bcop_arena arena = {.name = "test"};
+    bcop_lanes sum;
+    open_parts(&sum, &arena, lanes, length, parts, part);
+    bcop_lanes_count(&sum, &messages, &bytes);
+    for (int scale = 1; scale <= 4; scale *= 4) { /* a power of two: exact */
+        const bcop_traffic before = bcop_traffic_read();
+        bcop_lanes_start(&sum);
+        for (int i = 0; i < sum.run.count; i++)
+            fold_lane(&sum, sum.run.first + i, scale);
+        for (int k = 0; k < parts; k++)
+            check_part(&sum, k, scale, bcop_lanes_receive(&sum, k));
+        const bcop_traffic after = bcop_traffic_read();
+        assert_int_equal(after.messages[BCOP_TRAFFIC_OTHER] - before.messages[BCOP_TRAFFIC_OTHER],
+                         messages);
+        assert_int_equal(after.bytes[BCOP_TRAFFIC_OTHER] - before.bytes[BCOP_TRAFFIC_OTHER], bytes);
+    }
+    bcop_arena_free(&arena);
+}
+
+static void test_parts(void **state) {
+    (void)state;
+    check_parts(8);
+    check_parts(32);
+}
+
+/* Bytes of all ranks for one part, from what each counts. */
+static long all_bytes(int ranks, int lanes, long length, int root) {
+    const bcop_lane_part part = {0, length, root};
+    long messages = 0, bytes = 0;
+    for (int r = 0; r < ranks; r++) {
+        const bcop_comm one = bcop_comm_imagined(r, ranks);
+        bcop_arena arena = {.name = "test"};
+        bcop_lanes sum;
+        bcop_lanes_plan_parts(&sum, &one, lanes, length, 1, &part, &arena);
+        bcop_lanes_count(&sum, &messages, &bytes);
+    }
+    return bytes;
+}
+
+static void test_bytes_of_all_ranks(void **state) {
+    (void)state;
+    const long length = 1001, size = sizeof(float);
+    for (int root = 0; root < 2; root++) /* half of the other rank's, and nothing back */
+        assert_int_equal(all_bytes(2, 16, length, root), length * size);
+    assert_int_equal(all_bytes(1, 16, length, 0), 0);
+    for (int ranks = 1; ranks <= 16; ranks *= 2) {
+        /* a plain all-reduce */
+        assert_int_equal(all_bytes(ranks, 16, length, BCOP_LANE_EVERY),
+                         2 * (ranks - 1) * length * size);
+        /* all but the own slice of everyone's node, and all slices but the root's to it */
+        for (int root = 0; ranks > 2 && root < ranks; root++) {
+            const long slice = length * (root + 1) / ranks - length * root / ranks;
+            assert_int_equal(all_bytes(ranks, 16, length, root),
+                             ((ranks - 1) * length + length - slice) * size);
+        }
+    }
+}
+
 static void test_tree_is_not_a_plain_sum(void **state) {
     (void)state;
     /* so that the comparison above can fail: summing in order gives other bits somewhere */
@@ -124,8 +254,12 @@ int main(void) {
     if (bcop_comm_open(&comm) != BCOP_OK)
         return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tree),       cmocka_unit_test(test_tree_is_not_a_plain_sum),
-        cmocka_unit_test(test_runs_cover), cmocka_unit_test(test_agree),
+        cmocka_unit_test(test_tree),
+        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_bytes_of_all_ranks),
+        cmocka_unit_test(test_tree_is_not_a_plain_sum),
+        cmocka_unit_test(test_runs_cover),
+        cmocka_unit_test(test_agree),
         cmocka_unit_test(test_merge),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
