@@ -35,7 +35,7 @@ void bcop_columns_progress(bcop_columns *c);
  * be written again. Collective. */
 const float *bcop_columns_receive(bcop_columns *c);
 
-/* What this rank sends once, added to *messages and *bytes. Local. */
-void bcop_columns_count(const bcop_columns *c, long *messages, long *bytes);
+/* What this rank sends once. Local. */
+void bcop_columns_list(const bcop_columns *c, const bcop_traffic_visitor *v);
 
 #endif

@@ -20,6 +20,15 @@ int bcop_bjorck_sums(const bcop_rows *r, int iterations) {
     return is_tall(r) || iterations == 0 ? 1 : iterations;
 }
 
+double bcop_bjorck_flops(const bcop_rows *r, int iterations) {
+    const double square = (double)r->cols * r->cols, wide = r->count * square;
+    if (iterations == 0)
+        return wide;
+    /* Z B and B G B between the first iteration and the last. */
+    return is_tall(r) ? 3 * wide + 6 * (iterations - 1.0) * square * r->cols
+                      : 3 * wide * iterations;
+}
+
 typedef struct iterate {
     bcop_rows *rows;
     int cols;

@@ -8,6 +8,10 @@ int bcop_tangent_sums(void) {
     return 1;
 }
 
+double bcop_tangent_flops(const bcop_rows *rows) {
+    return 4.0 * rows->count * rows->cols * rows->cols;
+}
+
 void bcop_tangent_project(bcop_rows *rows, const float *u, float *g, float *scratch) {
     const int cols = rows->cols;
     float *s = scratch;
