@@ -29,8 +29,7 @@ bcop_status bcop_settings_read(const bcop_comm *comm, const char *path, const ch
                                bcop_experiment *e) {
     char *text = NULL;
     long length = 0;
-    BCOP_TRY(
-        bcop_comm_agree(comm, comm->rank == 0 ? read_file(path, &text, &length) : BCOP_OK));
+    BCOP_TRY(bcop_comm_agree(comm, comm->rank == 0 ? read_file(path, &text, &length) : BCOP_OK));
     bcop_comm_broadcast(comm, &length, sizeof length, 0);
     bcop_status status = BCOP_OK;
     if (comm->rank != 0 && !(text = malloc((size_t)length + 1)))

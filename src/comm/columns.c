@@ -62,8 +62,7 @@ void bcop_columns_send(bcop_columns *c) {
             packed += size;
         }
         bcop_traffic_add(1, size * (long)sizeof *data);
-        MPI_Isend(data, (int)size, MPI_FLOAT, r, 0, comm->handle,
-                  &c->request[c->requests++]);
+        MPI_Isend(data, (int)size, MPI_FLOAT, r, 0, comm->handle, &c->request[c->requests++]);
     }
 }
 

@@ -58,8 +58,9 @@ static bcop_status assign(char *text, bcop_machine *m) {
         double x;
         const bool may_be_zero = k->most <= 1;
         if (!bcop_option_parse_real(value, &x) || x < 0 || (x <= 0 && !may_be_zero) || x > k->most)
-            return bcop_status_fail(BCOP_USAGE, "--machine: %s must be a number %s 0, at most %g "
-                                                "(got '%s')",
+            return bcop_status_fail(BCOP_USAGE,
+                                    "--machine: %s must be a number %s 0, at most %g "
+                                    "(got '%s')",
                                     k->name, may_be_zero ? "from" : "above", k->most, value);
         *number(m, k) = x;
         return BCOP_OK;

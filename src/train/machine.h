@@ -36,8 +36,8 @@ bcop_machine bcop_machine_default(void);
  * may be changed in part. Local. */
 bcop_status bcop_machine_read(const char *text, bcop_machine *machine);
 
-/* Seconds: of products, of copies, of `messages` messages that move `bytes` bytes through this rank,
- * and of going once through `ranks` ranks in a tree. Local. */
+/* Seconds: of products, of copies, of `messages` messages that move `bytes` bytes through this
+ * rank, and of going once through `ranks` ranks in a tree. Local. */
 double bcop_machine_multiply(const bcop_machine *machine, double flops);
 double bcop_machine_update(const bcop_machine *machine, double flops);
 double bcop_machine_copy(const bcop_machine *machine, double bytes);
