@@ -88,3 +88,11 @@ void bcop_columns_list(const bcop_columns *c, const bcop_traffic_visitor *v) {
             bcop_traffic_tell(v, BCOP_TRAFFIC_SEND, r, share(c, r) * (long)sizeof(float));
     }
 }
+
+void bcop_columns_count(const bcop_columns *c, long *messages, long *bytes) {
+    bcop_traffic t = {0};
+    const bcop_traffic_visitor v = bcop_traffic_counter(&t);
+    bcop_columns_list(c, &v);
+    *messages += t.messages[v.kind];
+    *bytes += t.bytes[v.kind];
+}

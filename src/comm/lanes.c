@@ -310,3 +310,11 @@ void bcop_lanes_list(const bcop_lanes *sum, const bcop_traffic_visitor *v) {
             bcop_traffic_tell(v, BCOP_TRAFFIC_FINISH, part->root, own);
     }
 }
+
+void bcop_lanes_count(const bcop_lanes *sum, long *messages, long *bytes) {
+    bcop_traffic t = {0};
+    const bcop_traffic_visitor v = bcop_traffic_counter(&t);
+    bcop_lanes_list(sum, &v);
+    *messages += t.messages[v.kind];
+    *bytes += t.bytes[v.kind];
+}

@@ -196,3 +196,7 @@ void bcop_exchange_list(const bcop_exchange *x, bcop_traffic_visitor v) {
         bcop_columns_list(&x->factor[i].right, &v);
     }
 }
+
+void bcop_exchange_count(const bcop_exchange *x, bcop_traffic *t) {
+    bcop_exchange_list(x, bcop_traffic_counter(t));
+}
