@@ -81,9 +81,18 @@ const float *bcop_columns_receive(bcop_columns *c) {
     return c->count[me] > 0 ? c->wanted : NULL;
 }
 
-void bcop_columns_count(const bcop_columns *c, long *messages, long *bytes) {
-    for (int r = 0; r < c->comm->size; r++) {
-        *messages += share(c, r) > 0;
-        *bytes += share(c, r) * (long)sizeof(float);
+void bcop_columns_list(const bcop_columns *c, const bcop_traffic_visitor *v) {
+    for (int step = 1; step < c->comm->size; step++) {
+        const int r = (c->comm->rank + step) % c->comm->size;
+        if (share(c, r) > 0)
+            bcop_traffic_tell(v, BCOP_TRAFFIC_SEND, r, share(c, r) * (long)sizeof(float));
     }
+}
+
+void bcop_columns_count(const bcop_columns *c, long *messages, long *bytes) {
+    bcop_traffic t = {0};
+    const bcop_traffic_visitor v = bcop_traffic_counter(&t);
+    bcop_columns_list(c, &v);
+    *messages += t.messages[v.kind];
+    *bytes += t.bytes[v.kind];
 }

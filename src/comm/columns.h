@@ -35,7 +35,8 @@ void bcop_columns_progress(bcop_columns *c);
  * be written again. Collective. */
 const float *bcop_columns_receive(bcop_columns *c);
 
-/* What this rank sends once, added to *messages and *bytes. Local. */
+/* What this rank sends once: each message, and their sum added to *messages and *bytes. Local. */
+void bcop_columns_list(const bcop_columns *c, const bcop_traffic_visitor *v);
 void bcop_columns_count(const bcop_columns *c, long *messages, long *bytes);
 
 #endif

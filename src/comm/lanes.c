@@ -291,22 +291,31 @@ float *bcop_lanes_finish(bcop_lanes *sum) {
     return (float *)bcop_lanes_receive(sum, 0);
 }
 
-void bcop_lanes_count(const bcop_lanes *sum, long *messages, long *bytes) {
+void bcop_lanes_list(const bcop_lanes *sum, const bcop_traffic_visitor *v) {
     const int ranks = sum->comm->size, me = sum->comm->rank, nodes = nodes_of(sum, me);
     for (int k = 0; ranks > 1 && k < sum->parts; k++) {
         const bcop_lane_part *part = part_of(sum, k);
-        const long own = slice_of(sum, part, me);
-        for (int r = 0; r < ranks; r++)
-            if (r != me && slice_of(sum, part, r) > 0) {
-                *messages += nodes;
-                *bytes += nodes * slice_of(sum, part, r) * (long)sizeof(float);
-            }
-        int targets = ranks - 1; /* of the finished slice */
-        if (part->root >= 0)
-            targets = me != part->root;
-        if (own > 0) {
-            *messages += targets;
-            *bytes += targets * own * (long)sizeof(float);
+        for (int step = 1; step < ranks; step++) {
+            const int r = (me + step) % ranks;
+            const long length = slice_of(sum, part, r);
+            for (int i = 0; length > 0 && i < nodes; i++)
+                bcop_traffic_tell(v, BCOP_TRAFFIC_SEND, r, length * (long)sizeof(float));
         }
     }
+    for (int k = 0; ranks > 1 && k < sum->parts; k++) {
+        const bcop_lane_part *part = part_of(sum, k);
+        const long own = slice_of(sum, part, me) * (long)sizeof(float);
+        if (own > 0 && part->root < 0)
+            bcop_traffic_tell_group(v, BCOP_TRAFFIC_GATHER, ranks, own);
+        else if (own > 0 && part->root != me)
+            bcop_traffic_tell(v, BCOP_TRAFFIC_FINISH, part->root, own);
+    }
+}
+
+void bcop_lanes_count(const bcop_lanes *sum, long *messages, long *bytes) {
+    bcop_traffic t = {0};
+    const bcop_traffic_visitor v = bcop_traffic_counter(&t);
+    bcop_lanes_list(sum, &v);
+    *messages += t.messages[v.kind];
+    *bytes += t.bytes[v.kind];
 }

@@ -98,7 +98,9 @@ const float *bcop_lanes_receive(bcop_lanes *sum, int k);
 /* Sends and receives a sum of one part [length]; the caller may change it. Collective. */
 float *bcop_lanes_finish(bcop_lanes *sum);
 
-/* What this rank sends for all parts once, added to *messages and *bytes. Local. */
+/* What this rank sends for all parts once: each message, nodes first, then finished slices; and
+ * their sum added to *messages and *bytes. Local. */
+void bcop_lanes_list(const bcop_lanes *sum, const bcop_traffic_visitor *v);
 void bcop_lanes_count(const bcop_lanes *sum, long *messages, long *bytes);
 
 #endif

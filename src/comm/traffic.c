@@ -19,6 +19,34 @@ bcop_traffic bcop_traffic_read(void) {
     return counted;
 }
 
+static void tell(const bcop_traffic_visitor *v, bcop_traffic_message m) {
+    m.kind = v->kind;
+    m.count *= v->times > 0 ? v->times : 1;
+    if (m.count > 0)
+        v->visit(v->context, &m);
+}
+
+void bcop_traffic_tell(const bcop_traffic_visitor *v, bcop_traffic_way way, int to, long bytes) {
+    tell(v, (bcop_traffic_message){.way = way, .to = to, .count = 1, .bytes = bytes});
+}
+
+void bcop_traffic_tell_group(const bcop_traffic_visitor *v, bcop_traffic_way way, int group,
+                             long bytes) {
+    const long count = way == BCOP_TRAFFIC_GATHER ? group - 1 : 1;
+    tell(v, (bcop_traffic_message){
+                .way = way, .to = -1, .group = group, .count = count, .bytes = bytes});
+}
+
+static void add_message(void *context, const bcop_traffic_message *m) {
+    bcop_traffic *t = context;
+    t->messages[m->kind] += m->count;
+    t->bytes[m->kind] += m->count * m->bytes;
+}
+
+bcop_traffic_visitor bcop_traffic_counter(bcop_traffic *traffic) {
+    return (bcop_traffic_visitor){.visit = add_message, .context = traffic};
+}
+
 const char *bcop_traffic_name(bcop_traffic_kind kind) {
     static const char *const name[BCOP_TRAFFIC_KINDS] = {"other", "gradients", "factors", "record",
                                                          "rows",  "sums",      "blocks"};

@@ -21,6 +21,40 @@ typedef struct bcop_traffic {
     long messages[BCOP_TRAFFIC_KINDS], bytes[BCOP_TRAFFIC_KINDS];
 } bcop_traffic;
 
+/* How a message goes. */
+typedef enum bcop_traffic_way {
+    BCOP_TRAFFIC_SEND,   /* to rank `to`, and the sender goes on */
+    BCOP_TRAFFIC_FINISH, /* the same, of what could only be made from others' messages */
+    BCOP_TRAFFIC_GATHER, /* to the others of the first `group` ranks */
+    BCOP_TRAFFIC_REDUCE  /* a reduction over the first `group` ranks */
+} bcop_traffic_way;
+
+/* `count` messages or reductions of `bytes` bytes each that a rank would hand to MPI; a gather is
+ * counted as group - 1 messages. */
+typedef struct bcop_traffic_message {
+    bcop_traffic_kind kind;
+    bcop_traffic_way way;
+    int to, group;
+    long count, bytes;
+} bcop_traffic_message;
+
+/* Hears of messages that would be sent, kind by kind. Whoever lists them knows the kind, and how
+ * often each of them goes. */
+typedef struct bcop_traffic_visitor {
+    void (*visit)(void *context, const bcop_traffic_message *message);
+    void *context;
+    bcop_traffic_kind kind; /* of what is listed next */
+    long times;             /* everything listed next goes so often; 0: once */
+} bcop_traffic_visitor;
+
+/* Tells the visitor of one point-to-point message, a gather or a reduction. Local. */
+void bcop_traffic_tell(const bcop_traffic_visitor *v, bcop_traffic_way way, int to, long bytes);
+void bcop_traffic_tell_group(const bcop_traffic_visitor *v, bcop_traffic_way way, int group,
+                             long bytes);
+
+/* A visitor that adds what it hears of to *traffic. Local. */
+bcop_traffic_visitor bcop_traffic_counter(bcop_traffic *traffic);
+
 /* What follows is of this kind; gives the kind before. Local. */
 bcop_traffic_kind bcop_traffic_label(bcop_traffic_kind kind);
 

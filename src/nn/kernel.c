@@ -32,6 +32,13 @@ bcop_kernel bcop_kernel_plan(int c_in, int c_out, int k) {
         .c = c, .m = c_in > c_out ? c_out : c_in, .r = c / 2, .k = k, .factors = 2 * (k - 1)};
 }
 
+double bcop_kernel_flops(const bcop_kernel *kernel) {
+    double taps = 0;
+    for (int t = 0; t < kernel->factors; t++)
+        taps += (double)tap_count(t);
+    return 4 * taps * kernel->m * kernel->c * kernel->r;
+}
+
 void bcop_kernel_take(bcop_kernel *kernel, bool training, bcop_arena *arena) {
     const long tap = (long)kernel->m * kernel->c, thin = (long)kernel->m * kernel->r;
     for (int t = 0; t <= kernel->factors; t++)

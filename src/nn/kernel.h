@@ -36,6 +36,10 @@ bcop_kernel bcop_kernel_plan(int c_in, int c_out, int k);
 /* Takes the memory, in both passes of the arena. Local. */
 void bcop_kernel_take(bcop_kernel *kernel, bool training, bcop_arena *arena);
 
+/* Flops of bcop_kernel_forward's products: 4 m c r for each tap before each factor. Backward has
+ * twice as many. Local. */
+double bcop_kernel_flops(const bcop_kernel *kernel);
+
 /* The taps T [k][k][m][c] (owned by the kernel, valid until the next call) from h [c][m] and
  * v[t] [c][r]. Local. */
 const float *bcop_kernel_forward(bcop_kernel *kernel, const float *h, const float *const v[]);

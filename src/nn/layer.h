@@ -35,12 +35,18 @@ typedef struct bcop_layer {
     bcop_shape in, out;
     int parameters;
     bcop_parameter parameter[BCOP_LAYER_PARAMETERS_MAX];
-    int batch;             /* images of a training step; 0: the model is only evaluated */
-    long lane_gradient;    /* floats of its lane gradient */
-    long lane_at;          /* where it begins in the lane gradient of all layers */
-    bool factored;         /* the first parameter's gradient comes by factors */
-    long saved;            /* floats per image kept from forward to backward */
-    long bound_work;       /* doubles of workspace for bound */
+    int batch;          /* images of a training step; 0: the model is only evaluated */
+    long lane_gradient; /* floats of its lane gradient */
+    long lane_at;       /* where it begins in the lane gradient of all layers */
+    bool factored;      /* the first parameter's gradient comes by factors */
+    long saved;         /* floats per image kept from forward to backward */
+    long bound_work;    /* doubles of workspace for bound */
+    /* What it costs, for plans. Backward is two such products, one when the input's gradient is not
+       wanted. */
+    double flops;          /* of the product of forward, per image */
+    double moved;          /* bytes read and written besides by forward, per image */
+    double build_flops;    /* operator from the parameters */
+    double pull_flops;     /* gradients of the parameters from the lane gradient */
     int stored_dimensions; /* of the stored operator (kernel 4, weight 2), 0: none */
     long stored_size[4];
 } bcop_layer;

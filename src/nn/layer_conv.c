@@ -112,6 +112,12 @@ static bcop_status plan(bcop_layer *layer) {
     layer->lane_gradient = taps * c->c_in * c->c_out + (o->bias ? c->c_out : 0);
     layer->saved = (long)(c->height + c->k - 1) * (c->width + c->k - 1) * c->c_in;
     layer->bound_work = 2 * (c->k + 1L) * c->c_in * c->c_out + bcop_spectral_work(c->kernel.m);
+    const double pixels = (double)c->height * c->width;
+    layer->flops = 2.0 * (double)taps * c->c_in * c->c_out * pixels;
+    layer->moved =
+        2 * sizeof(float) * ((double)taps * c->c_in * pixels + (double)bcop_shape_size(layer->in));
+    layer->build_flops = bcop_kernel_flops(&c->kernel);
+    layer->pull_flops = 2 * layer->build_flops;
     layer->stored_dimensions = 4;
     layer->stored_size[0] = c->c_out;
     layer->stored_size[1] = c->c_in;

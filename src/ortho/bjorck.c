@@ -267,6 +267,15 @@ int bcop_bjorck_sums(const bcop_rows *r, int iterations) {
     return method_for(r) == &on_small || iterations == 0 ? 1 : iterations;
 }
 
+double bcop_bjorck_flops(const bcop_rows *r, int iterations) {
+    const double square = (double)r->cols * r->cols, wide = r->count * square;
+    if (iterations == 0)
+        return wide;
+    /* Z B and B G B between the first iteration and the last. */
+    return method_for(r) == &on_small ? 3 * wide + 6 * (iterations - 1.0) * square * r->cols
+                                      : 3 * wide * iterations;
+}
+
 static iterate open(bcop_rows *rows, float *w, float *scratch) {
     iterate it = {.method = method_for(rows), .rows = rows, .cols = rows->cols, .home = w, .w = w};
     it.method->open(&it, scratch);

@@ -27,6 +27,11 @@ long bcop_bjorck_scratch(const bcop_rows *rows);
  * iteration one in all, on a grid none of these ranks' own. Local. */
 int bcop_bjorck_sums(const bcop_rows *rows, int iterations);
 
+/* Flops of so many iterations on this rank's rows: count cols^2 for each Gram matrix (half of it is
+ * formed), 2 count cols^2 for each W B; tall blocks one of either, and 2 cols^3 for each product of
+ * the small iteration, which every rank of a group does. Local. */
+double bcop_bjorck_flops(const bcop_rows *rows, int iterations);
+
 /* w[count][cols], this rank's rows of a block with rows >= cols >= 0: in W, out its polar factor U.
  * *iterations: how many were done. BCOP_DIVERGED naming `name` when W is not finite or
  * max_iterations do not suffice; w is then undefined. Allocates nothing. Collective over the rows'

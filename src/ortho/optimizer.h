@@ -41,6 +41,8 @@ typedef struct bcop_optimizer_kind {
     /* How many cols x cols sums over the rows of a block one step forms. NULL: none. Local. */
     int (*sums)(const void *options, const bcop_rows *rows);
     int squares; /* how many sums of squares */
+    /* Flops of products in one step on a block, on this rank's rows. NULL: none. Local. */
+    double (*flops)(const void *options, const bcop_rows *rows);
     /* value <- value - step. Allocates nothing. Collective over the rows' group. */
     void (*step)(const void *options, const bcop_step *s);
 } bcop_optimizer_kind;

@@ -69,6 +69,11 @@ static int sums(const void *options, const bcop_rows *rows) {
     return bcop_tangent_sums(rows) + bcop_bjorck_sums(rows, o->iterations);
 }
 
+static double flops(const void *options, const bcop_rows *rows) {
+    const muon_options *o = options;
+    return bcop_tangent_flops(rows) + bcop_bjorck_flops(rows, o->iterations);
+}
+
 static void step_on(const void *options, const bcop_step *s) {
     const muon_options *o = options;
     if (!s->rows) {
@@ -93,5 +98,6 @@ const bcop_optimizer_kind bcop_optimizer_muon = {
     .slots = slots,
     .scratch = scratch_size,
     .sums = sums,
+    .flops = flops,
     .step = step_on,
 };

@@ -144,12 +144,14 @@ void bcop_rows_outer(const bcop_rows *r, int depth, const float *left, const flo
     }
 }
 
-void bcop_rows_count(const bcop_rows *r, int sums, int squares, bcop_traffic *t) {
+void bcop_rows_list(const bcop_rows *r, int sums, int squares, bcop_traffic_visitor v) {
     if (r->group->size == 1)
         return;
-    long messages = 0, bytes = 0;
-    if (is_summed(r))
-        bcop_lanes_count(&r->sum, &messages, &bytes);
-    t->messages[BCOP_TRAFFIC_SUMS] += sums * messages + squares;
-    t->bytes[BCOP_TRAFFIC_SUMS] += sums * bytes + squares * r->panels * (long)sizeof *r->squares;
+    v.times = sums;
+    if (sums > 0 && is_summed(r))
+        bcop_lanes_list(&r->sum, &v);
+    v.times = squares;
+    if (squares > 0)
+        bcop_traffic_tell_group(&v, BCOP_TRAFFIC_REDUCE, r->group->size,
+                                r->panels * (long)sizeof *r->squares);
 }

@@ -64,7 +64,7 @@ void bcop_rows_outer(const bcop_rows *r, int depth, const float *left, const flo
 double bcop_rows_squares(bcop_rows *r, const float *x);
 
 /* What this rank hands to MPI (on a grid: beside what ScaLAPACK does) for `sums` cols x cols sums
- * and `squares` sums of squares, added to `traffic`. Local. */
-void bcop_rows_count(const bcop_rows *r, int sums, int squares, bcop_traffic *traffic);
+ * and `squares` sums of squares. Local. */
+void bcop_rows_list(const bcop_rows *r, int sums, int squares, bcop_traffic_visitor v);
 
 #endif

@@ -412,40 +412,54 @@ bcop_status bcop_stage_update(bcop_stage *stage, double lr, double bias_lr, long
     return BCOP_OK;
 }
 
-static void count(bcop_traffic *t, bcop_traffic_kind kind, long messages, long bytes) {
-    t->messages[kind] += messages;
-    t->bytes[kind] += messages * bytes;
-}
+/* ---- what an update costs ---- */
 
-static void count_sums(const bcop_stage *stage, const bcop_stage_entry *e, int iterations,
-                       bcop_traffic *t) {
+static void list_sums(const bcop_stage *stage, const bcop_stage_entry *e, int iterations,
+                      bcop_traffic_visitor v) {
     const bcop_optimizer_kind *optimizer = stage->rule.optimizer;
     int sums = bcop_tangent_sums(&e->rows) + bcop_bjorck_sums(&e->rows, iterations);
     if (optimizer->sums)
         sums += optimizer->sums(stage->rule.optimizer_options, &e->rows);
-    bcop_rows_count(&e->rows, sums, optimizer->squares, t);
+    v.kind = BCOP_TRAFFIC_SUMS;
+    bcop_rows_list(&e->rows, sums, optimizer->squares, v);
 }
 
-void bcop_stage_count(const bcop_stage *stage, int iterations, bcop_traffic *t) {
+void bcop_stage_list(const bcop_stage *stage, int iterations, bcop_traffic_visitor v) {
     const int ranks = stage->comm->size, me = stage->comm->rank;
     if (ranks == 1)
         return;
-    count(t, BCOP_TRAFFIC_RECORD, 1, sizeof(int));    /* the agreement */
-    count(t, BCOP_TRAFFIC_RECORD, 1, sizeof(double)); /* the most iterations */
+    v.kind = BCOP_TRAFFIC_RECORD;
+    bcop_traffic_tell_group(&v, BCOP_TRAFFIC_REDUCE, ranks, sizeof(int));    /* the agreement */
+    bcop_traffic_tell_group(&v, BCOP_TRAFFIC_REDUCE, ranks, sizeof(double)); /* most iterations */
     for (int i = 0; i < stage->count; i++) {
         const bcop_stage_entry *e = &stage->entry[i];
+        v.kind = BCOP_TRAFFIC_BLOCKS;
         if (e->offset && e->size > 0)
-            count(t, BCOP_TRAFFIC_BLOCKS, ranks - 1, e->size * (long)sizeof(float));
+            bcop_traffic_tell_group(&v, BCOP_TRAFFIC_GATHER, ranks, e->size * (long)sizeof(float));
         if (!is_divided(e))
             continue;
+        v.kind = BCOP_TRAFFIC_ROWS;
         for (int r = 0; r < ranks; r++)
             if (!e->parameter->factored && e->owner == me && r != me &&
                 e->offset[r + 1] > e->offset[r])
-                count(t, BCOP_TRAFFIC_ROWS, 1,
-                      (e->offset[r + 1] - e->offset[r]) * (long)sizeof(float));
+                bcop_traffic_tell(&v, BCOP_TRAFFIC_SEND, r,
+                                  (e->offset[r + 1] - e->offset[r]) * (long)sizeof(float));
         if (takes_part(e))
-            count_sums(stage, e, iterations, t);
+            list_sums(stage, e, iterations, v);
     }
+}
+
+void bcop_stage_count(const bcop_stage *stage, int iterations, bcop_traffic *t) {
+    bcop_stage_list(stage, iterations, bcop_traffic_counter(t));
+}
+
+double bcop_stage_flops(const bcop_stage *stage, int i, int iterations) {
+    const bcop_stage_entry *e = &stage->entry[i];
+    const bcop_optimizer_kind *optimizer = stage->rule.optimizer;
+    if (!e->parameter->orthonormal || e->size == 0)
+        return 0;
+    return bcop_tangent_flops(&e->rows) + bcop_bjorck_flops(&e->rows, iterations) +
+           (optimizer->flops ? optimizer->flops(stage->rule.optimizer_options, &e->rows) : 0);
 }
 
 /* ---- optimizer state as a whole ---- */

@@ -120,9 +120,14 @@ int bcop_stage_root(const bcop_stage *stage, int i);
 bcop_status bcop_stage_update(bcop_stage *stage, double lr, double bias_lr, long step,
                               int *iterations);
 
-/* What this rank hands to MPI in one update with so many Bjorck iterations in every block, added to
- * `traffic`. Local. */
+/* What this rank hands to MPI in one update with so many Bjorck iterations in every block: each
+ * message, and their sum added to `traffic`. Local. */
+void bcop_stage_list(const bcop_stage *stage, int iterations, bcop_traffic_visitor v);
 void bcop_stage_count(const bcop_stage *stage, int iterations, bcop_traffic *traffic);
+
+/* Flops of this rank's part of one update of entry `i` with so many Bjorck iterations, the
+ * optimizer's included; Gram matrices count half, as they are symmetric. Local. */
+double bcop_stage_flops(const bcop_stage *stage, int i, int iterations);
 
 /* Floats of a slot as a whole (Local), the whole from its holders to every rank (Collective), and
  * from the whole what this rank holds (Local). */

@@ -24,6 +24,10 @@ static void project_on_grid(const bcop_rows *rows, const float *u, float *g, flo
     bcop_grid_collect(&wide_g, g);
 }
 
+double bcop_tangent_flops(const bcop_rows *rows) {
+    return 4.0 * rows->count * rows->cols * rows->cols;
+}
+
 void bcop_tangent_project(bcop_rows *rows, const float *u, float *g, float *scratch) {
     if (rows->grid) {
         project_on_grid(rows, u, g, scratch);

@@ -15,6 +15,9 @@ long bcop_tangent_scratch(const bcop_rows *rows);
 /* How many cols x cols sums over the rows it forms, on a grid none of these ranks' own. Local. */
 int bcop_tangent_sums(const bcop_rows *rows);
 
+/* Flops on this rank's rows: 4 count cols^2. */
+double bcop_tangent_flops(const bcop_rows *rows);
+
 /* u[count][cols], this rank's rows of an orthonormal block; g[count][cols]: in the gradient, out
  * its projection. Collective over the rows' group. */
 void bcop_tangent_project(bcop_rows *rows, const float *u, float *g, float *scratch);

@@ -187,13 +187,16 @@ void bcop_exchange_finish(bcop_exchange *x) {
     }
 }
 
-void bcop_exchange_count(const bcop_exchange *x, bcop_traffic *t) {
-    bcop_lanes_count(&x->sums, &t->messages[BCOP_TRAFFIC_GRADIENTS],
-                     &t->bytes[BCOP_TRAFFIC_GRADIENTS]);
+void bcop_exchange_list(const bcop_exchange *x, bcop_traffic_visitor v) {
+    v.kind = BCOP_TRAFFIC_GRADIENTS;
+    bcop_lanes_list(&x->sums, &v);
+    v.kind = BCOP_TRAFFIC_FACTORS;
     for (int i = 0; i < x->factors; i++) {
-        long *messages = &t->messages[BCOP_TRAFFIC_FACTORS],
-             *bytes = &t->bytes[BCOP_TRAFFIC_FACTORS];
-        bcop_columns_count(&x->factor[i].left, messages, bytes);
-        bcop_columns_count(&x->factor[i].right, messages, bytes);
+        bcop_columns_list(&x->factor[i].left, &v);
+        bcop_columns_list(&x->factor[i].right, &v);
     }
+}
+
+void bcop_exchange_count(const bcop_exchange *x, bcop_traffic *t) {
+    bcop_exchange_list(x, bcop_traffic_counter(t));
 }

@@ -62,7 +62,8 @@ void bcop_exchange_next(bcop_exchange *x);
  * Collective. */
 void bcop_exchange_finish(bcop_exchange *x);
 
-/* What this rank sends in one step, added to `traffic`. Local. */
+/* What this rank sends in one step: each message, and their sum added to `traffic`. Local. */
+void bcop_exchange_list(const bcop_exchange *x, bcop_traffic_visitor v);
 void bcop_exchange_count(const bcop_exchange *x, bcop_traffic *traffic);
 
 #endif

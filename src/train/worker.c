@@ -262,13 +262,18 @@ bcop_status bcop_worker_step(bcop_worker *w, long step, double factor, const flo
     return BCOP_OK;
 }
 
+void bcop_worker_list(const bcop_worker *w, int iterations, bcop_traffic_visitor v) {
+    if (w->comm->size > 1) {
+        v.kind = BCOP_TRAFFIC_RECORD;
+        bcop_traffic_tell_group(&v, BCOP_TRAFFIC_REDUCE, w->comm->size,
+                                record_length(w) * (long)sizeof(double));
+    }
+    bcop_exchange_list(&w->exchange, v);
+    bcop_stage_list(&w->stage, iterations, v);
+}
+
 bcop_traffic bcop_worker_count(const bcop_worker *w, int iterations) {
     bcop_traffic t = {0};
-    if (w->comm->size > 1) {
-        t.messages[BCOP_TRAFFIC_RECORD]++;
-        t.bytes[BCOP_TRAFFIC_RECORD] += record_length(w) * (long)sizeof(double);
-    }
-    bcop_exchange_count(&w->exchange, &t);
-    bcop_stage_count(&w->stage, iterations, &t);
+    bcop_worker_list(w, iterations, bcop_traffic_counter(&t));
     return t;
 }

@@ -94,7 +94,9 @@ typedef struct bcop_worker_flags {
 bcop_status bcop_worker_step(bcop_worker *worker, long step, double factor, const float *x,
                              const int *label, bcop_worker_flags *flags);
 
-/* What this rank hands to MPI in one step with so many Bjorck iterations in every block. Local. */
+/* What this rank hands to MPI in one step with so many Bjorck iterations in every block: each
+ * message, and their sum. Local. */
+void bcop_worker_list(const bcop_worker *worker, int iterations, bcop_traffic_visitor v);
 bcop_traffic bcop_worker_count(const bcop_worker *worker, int iterations);
 
 #endif
