@@ -35,6 +35,10 @@ def train(path, run):
     return int(done.stdout) * 1024, planned * 2**20
 
 
+def largest(plan):
+    return max(rank["memory"]["total"] for rank in plan["per_rank"])
+
+
 def check_memory_as_planned():
     tiny = config("tiny", model=TINY, **COMMON)
     wide = config("wide", model=WIDE, **COMMON)
@@ -44,10 +48,10 @@ def check_memory_as_planned():
     assert (block["rows"], block["cols"], block["placement"]) == (2048, 1024, "shared")
     peak = {}
     for path in (tiny, wide):
-        said = max(rank["total"] for rank in plans[path]["memory"]["ranks"])
+        said = largest(plans[path])
         peak[path], used = train(path, path + ".run")
         assert abs(said - used) <= 0.05 * 2**20, (said, used)  # printed with one digit
-    most = max(rank["total"] for rank in plans[wide]["memory"]["ranks"])
+    most = largest(plans[wide])
     assert peak[wide] - peak[tiny] <= 1.05 * most, (peak, most)
     with open(wide + ".run/metrics.jsonl", encoding="utf-8") as file:
         assert sum('"kind":"train"' in line for line in file) == 20
