@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # run: label mpi timeout 300
-"""A wide network trains within the memory that `bcop plan` says, and a net that shares its blocks
-needs no more of the system's memory than the plan and what a tiny net needs."""
+"""A wide network trains within the memory that `bcop plan` says: the arenas take what was planned, and
+the process no more than that, what a tiny net needs, and BLAS's own buffer."""
 import os
 import re
 import subprocess
@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.join(os.environ["BCOP_SOURCE_DIR"], "tests", "support
 from program import BCOP, bcop, command, config, main  # noqa: E402
 
 RANKS = 4
+PACKING = 32 * 2**20  # what OpenBLAS touches of its buffer in large products
 COMMON = {
     "data": "{kind: synthetic, height: 16, width: 16, channels: 8, classes: 4, count: 640}",
     "train": "{batch: 32, lanes: 8, epochs: 1}",
@@ -52,7 +53,7 @@ def check_memory_as_planned():
         peak[path], used = train(path, path + ".run")
         assert abs(said - used) <= 0.05 * 2**20, (said, used)  # printed with one digit
     most = largest(plans[wide])
-    assert peak[wide] - peak[tiny] <= 1.05 * most, (peak, most)
+    assert peak[wide] - peak[tiny] <= 1.05 * most + PACKING, (peak, most)
     with open(wide + ".run/metrics.jsonl", encoding="utf-8") as file:
         assert sum('"kind":"train"' in line for line in file) == 20
 
