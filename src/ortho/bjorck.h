@@ -22,8 +22,8 @@ typedef struct bcop_bjorck_rule {
 /* Floats of scratch for one block. Local. */
 long bcop_bjorck_scratch(const bcop_rows *rows);
 
-/* How many Gram matrices so many iterations from next to the manifold form: with the small iteration
- * one in all. Local. */
+/* How many Gram matrices so many iterations from next to the manifold form: with the small
+ * iteration one in all. Local. */
 int bcop_bjorck_sums(const bcop_rows *rows, int iterations);
 
 /* w[count][cols], this rank's rows of a block with rows >= cols >= 0: in W, out its polar factor U.

@@ -45,8 +45,8 @@ void bcop_rows_inner(bcop_rows *r, const float *u, const float *x, float *s);
 void bcop_rows_apply(const bcop_rows *r, float alpha, const float *x, const float *b, float beta,
                      float *y);
 
-/* g[count][cols] = left^T right, panel by panel: this rank's rows of a gradient, from the factors of
- * `depth` examples, left[depth][count] and right[depth][cols]. Local. */
+/* g[count][cols] = left^T right, panel by panel: this rank's rows of a gradient, from the factors
+ * of `depth` examples, left[depth][count] and right[depth][cols]. Local. */
 void bcop_rows_outer(const bcop_rows *r, int depth, const float *left, const float *right,
                      float *g);
 
