@@ -13,22 +13,22 @@
 
 #include <cmocka.h>
 
-enum { RANKS_MAX = 8, WIDTH_MAX = 40, MATRICES = 2 };
+enum { RANKS_MAX = 8, WIDTH_MAX = 40, MATRICES = 2, REPEATS = 4 };
 
 static bcop_comm comm;
 
-/* A case: the same on every rank. */
 typedef struct setting {
     int width, row[RANKS_MAX + 1], first[RANKS_MAX], count[RANKS_MAX];
 } setting;
 
-static setting make(uint64_t number) {
+/* A case, the same on every rank: a rank has at most rows_max rows, perhaps none. */
+static setting make(uint64_t number, int rows_max) {
     bcop_rng rng = bcop_rng_open(11, BCOP_RNG_TEST, 0, number);
     setting s = {.width = 1 + (int)bcop_rng_below(&rng, WIDTH_MAX)};
     const uint32_t width = (uint32_t)s.width;
     for (int r = 0; r < comm.size; r++) {
-        s.row[r + 1] = s.row[r] + (int)bcop_rng_below(&rng, 9); /* none too */
-        const uint32_t kind = bcop_rng_below(&rng, 3);          /* none, some, all */
+        s.row[r + 1] = s.row[r] + (int)bcop_rng_below(&rng, (uint32_t)rows_max + 1);
+        const uint32_t kind = bcop_rng_below(&rng, 3); /* none, some, all */
         s.count[r] = kind == 0 ? 0 : s.width;
         if (kind == 1) {
             s.first[r] = (int)bcop_rng_below(&rng, width);
@@ -39,7 +39,7 @@ static setting make(uint64_t number) {
 }
 
 static float value(int matrix, int repeat, int row, int column) {
-    return (float)(((matrix * 2 + repeat) * 100 + row) * WIDTH_MAX + column);
+    return (float)(((matrix * REPEATS + repeat) * 4000 + row) * WIDTH_MAX + column);
 }
 
 static void fill(const setting *s, bcop_columns *c, int matrix, int repeat) {
@@ -60,7 +60,7 @@ static void check(const setting *s, const float *got, int matrix, int repeat) {
             assert_true(got[i * count + j] == value(matrix, repeat, i, s->first[comm.rank] + j));
 }
 
-/* Two matrices on their way at once, twice; the second is received first. */
+/* Two matrices on their way at once, several times; the second is received first. */
 static void check_gathered(const setting s[MATRICES]) {
     bcop_arena arena = {.name = "test"};
     bcop_columns c[MATRICES];
@@ -73,7 +73,7 @@ static void check_gathered(const setting s[MATRICES]) {
     long messages = 0, bytes = 0;
     for (int m = 0; m < MATRICES; m++)
         bcop_columns_count(&c[m], &messages, &bytes);
-    for (int repeat = 0; repeat < 2; repeat++) {
+    for (int repeat = 0; repeat < REPEATS; repeat++) {
         const bcop_traffic before = bcop_traffic_read();
         for (int m = 0; m < MATRICES; m++) {
             fill(&s[m], &c[m], m, repeat);
@@ -92,15 +92,17 @@ static void check_gathered(const setting s[MATRICES]) {
 
 static void test_gathered(void **state) {
     (void)state;
-    for (uint64_t i = 0; i < 60; i++)
-        check_gathered((const setting[MATRICES]){make(2 * i), make(2 * i + 1)});
+    for (uint64_t i = 0; i < 60; i++) {
+        const int rows = i < 50 ? 8 : 400; /* messages that MPI copies at once, and larger ones */
+        check_gathered((const setting[MATRICES]){make(2 * i, rows), make(2 * i + 1, rows)});
+    }
 }
 
 /* Each rank sends its rows' share of what the others want: by hand. */
 static void test_bytes_of_all_ranks(void **state) {
     (void)state;
     for (uint64_t i = 0; i < 20; i++) {
-        const setting s = make(i);
+        const setting s = make(i, 8);
         double mine[RANKS_MAX] = {0}, sum = 0, expected = 0;
         bcop_arena arena = {.name = "test"};
         bcop_columns c;
@@ -223,7 +225,7 @@ static plan make_plan(const bcop_comm *on, const setting *s) {
 static void test_imagined_plans_are_the_real_ones(void **state) {
     (void)state;
     for (uint64_t i = 0; i < 10; i++) {
-        const setting s = make(i);
+        const setting s = make(i, 8);
         const bcop_comm imagined = bcop_comm_imagined(comm.rank, comm.size);
         const plan real = make_plan(&comm, &s), same = make_plan(&imagined, &s);
         assert_memory_equal(&real, &same, sizeof real);

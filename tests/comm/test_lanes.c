@@ -6,6 +6,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -71,8 +72,9 @@ static void test_tree(void **state) {
 enum { PARTS_MAX = 24 };
 
 /* Parts of odd lengths, some of them empty, for every rank in turn and for all; the last part
-   stands first in the vector. Returns how many there are. */
-static int make_parts(bcop_lane_part part[], long *length) {
+   stands first in the vector. `large`: the first of rank 0 and of all is more than MPI copies at
+   once. Returns how many there are. */
+static int make_parts(bool large, bcop_lane_part part[], long *length) {
     static const long size[] = {7, 0, 33, 1, 129};
     const int parts = 2 * (comm.size + 1) + 1;
     assert_true(parts <= PARTS_MAX);
@@ -80,7 +82,8 @@ static int make_parts(bcop_lane_part part[], long *length) {
     for (int i = 0; i < parts; i++) {
         const int k = (i + parts - 1) % parts;
         const int root = k % (comm.size + 1);
-        part[k] = (bcop_lane_part){end, size[k % 5], root < comm.size ? root : BCOP_LANE_EVERY};
+        const long own = large && (k == 0 || k == comm.size) ? 5001 : size[k % 5];
+        part[k] = (bcop_lane_part){end, own, root < comm.size ? root : BCOP_LANE_EVERY};
         end += part[k].length;
     }
     *length = end;
@@ -133,10 +136,10 @@ static void check_part(const bcop_lanes *sum, int k, int scale, const float *got
     }
 }
 
-static void check_parts(int lanes) {
+static void check_parts(int lanes, bool large) {
     bcop_lane_part part[PARTS_MAX];
     long length, messages = 0, bytes = 0;
-    const int parts = make_parts(part, &length);
+    const int parts = make_parts(large, part, &length);
     bcop_arena arena = {.name = "test"};
     bcop_lanes sum;
     open_parts(&sum, &arena, lanes, length, parts, part);
@@ -158,8 +161,8 @@ static void check_parts(int lanes) {
 
 static void test_parts(void **state) {
     (void)state;
-    check_parts(8);
-    check_parts(32);
+    check_parts(8, true);
+    check_parts(32, false);
 }
 
 /* Bytes of all ranks for one part, from what each counts. */
