@@ -3,9 +3,12 @@
 #include "app/configuration.h"
 #include "app/json.h"
 #include "app/plan_print.h"
+#include "train/pattern.h"
+
+#include <stdio.h>
 
 typedef struct arguments {
-    const char *config, *ranks, *iterations, *machine;
+    const char *config, *ranks, *iterations, *machine, *pattern;
     const char *set[BCOP_SETS_MAX];
     bool json;
 } arguments;
@@ -47,6 +50,18 @@ static bcop_status cross(bcop_plan_report *report) {
     return BCOP_OK;
 }
 
+static bcop_status write_pattern(const char *path, const bcop_plan *plan,
+                                 const bcop_worker_data *data, const bcop_machine *machine) {
+    FILE *out = fopen(path, "w");
+    if (!out)
+        return bcop_status_errno(BCOP_CANNOT_CREATE, "%s", path);
+    const bcop_status status = bcop_pattern_write(plan, data, machine, out);
+    const bool bad = ferror(out) != 0;
+    if ((fclose(out) != 0 || bad) && status == BCOP_OK)
+        return bcop_status_errno(BCOP_IO, "%s", path);
+    return status;
+}
+
 static bcop_status make(const arguments *a, const bcop_experiment *experiment,
                         const bcop_worker_data *data, int ranks, int iterations,
                         const bcop_machine *machine) {
@@ -56,6 +71,8 @@ static bcop_status make(const arguments *a, const bcop_experiment *experiment,
         status = scale(&report, experiment, data, iterations);
     if (status == BCOP_OK)
         status = cross(&report);
+    if (status == BCOP_OK && a->pattern)
+        status = write_pattern(a->pattern, &report.plan, data, machine);
     if (status == BCOP_OK) {
         bcop_plan_print_text(&report);
         if (a->json)
@@ -85,6 +102,7 @@ static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
                                      {"--set", NULL, NULL, a.set},
                                      {"--iterations", &a.iterations, NULL, NULL},
                                      {"--machine", &a.machine, NULL, NULL},
+                                     {"--pattern", &a.pattern, NULL, NULL},
                                      {"--json", NULL, &a.json, NULL},
                                      {0}};
     BCOP_TRY(bcop_arguments_read(argc, argv, options, "CONFIG", &a.config));
@@ -102,7 +120,7 @@ static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
 const bcop_command bcop_command_plan = {
     .name = "plan",
     .usage = "CONFIG --ranks N [--json] [--set key.path=value]... [--iterations I]\n"
-             "             [--machine key=value,...]",
+             "             [--machine key=value,...] [--pattern FILE]",
     .help = "what a job of N ranks would hold, send and take, without running it",
     .run = run,
 };

@@ -108,7 +108,7 @@ static void print_placements(const bcop_plan *plan) {
         if (e->offset)
             snprintf(owner, sizeof owner, "%d", e->owner);
         bcop_log_info("%-24s %7d %6d  %-10s %6s %6d %12.3f", p->name, p->rows, p->cols,
-                      bcop_plan_placement_name(e->placement), owner, holders(plan, e),
+                      bcop_stage_name(e->placement), owner, holders(plan, e),
                       p->orthonormal ? bcop_stage_cost(p->rows, p->cols) / 1e6 : 0);
     }
 }
@@ -151,7 +151,7 @@ static void print_step(const bcop_plan *plan) {
 static void print_scaling(const report *p) {
     bcop_log_info("%6s %6s %6s %10s %10s %8s %6s %8s %6s %9s %7s %6s  %s", "ranks", "lanes",
                   "batch", "step ms", "images/s", "speedup", "eff.", "compute", "agree", "exchange",
-                  "update", "build", "repl./owned/shared");
+                  "update", "build", "repl./owned/shared/grid");
     const bcop_plan_step *first = &p->scale[0];
     for (int i = 0; i < BCOP_PLAN_SCALES; i++) {
         const bcop_plan_step *s = &p->scale[i];
@@ -160,13 +160,14 @@ static void print_scaling(const report *p) {
         if (s->lanes != first->lanes)
             grown = s->batch != first->batch ? "  more lanes, larger batch" : "  more lanes";
         bcop_log_info("%6d %6d %6d %10.3f %10.0f %8.2f %5.0f%% %7.1f%% %5.1f%% %8.1f%% %6.1f%% "
-                      "%5.1f%%  %d/%d/%d%s",
+                      "%5.1f%%  %d/%d/%d/%d%s",
                       s->ranks, s->lanes, s->batch, 1e3 * s->seconds, images_per_second(s),
                       speedup(p, s), 100 * speedup(p, s) / s->ranks,
                       part * phase[BCOP_PHASE_COMPUTE], part * phase[BCOP_PHASE_AGREE],
                       part * phase[BCOP_PHASE_EXCHANGE], part * phase[BCOP_PHASE_UPDATE],
                       part * phase[BCOP_PHASE_BUILD], s->placed[BCOP_PLACEMENT_REPLICATED],
-                      s->placed[BCOP_PLACEMENT_OWNED], s->placed[BCOP_PLACEMENT_SHARED], grown);
+                      s->placed[BCOP_PLACEMENT_OWNED], s->placed[BCOP_PLACEMENT_SHARED],
+                      s->placed[BCOP_PLACEMENT_GRID], grown);
     }
 }
 
@@ -210,8 +211,8 @@ static json_t *json_placements(const bcop_plan *plan) {
                               json_pack("{s:s, s:i, s:i, s:b, s:b, s:s, s:o, s:i, s:f}", "block",
                                         p->name, "rows", p->rows, "cols", p->cols, "orthonormal",
                                         (int)p->orthonormal, "factored", (int)p->factored,
-                                        "placement", bcop_plan_placement_name(e->placement),
-                                        "owner", owner, "holders", holders(plan, e), "cost",
+                                        "placement", bcop_stage_name(e->placement), "owner", owner,
+                                        "holders", holders(plan, e), "cost",
                                         p->orthonormal ? bcop_stage_cost(p->rows, p->cols) : 0.0));
     }
     return list;
@@ -300,7 +301,7 @@ static json_t *json_scaling(const report *p) {
         const bcop_plan_step *s = &p->scale[i];
         json_t *placed = json_object();
         for (int k = BCOP_PLACEMENT_REPLICATED; k < BCOP_PLAN_PLACEMENTS; k++)
-            json_object_set_new(placed, bcop_plan_placement_name((bcop_placement)k),
+            json_object_set_new(placed, bcop_stage_name((bcop_placement)k),
                                 json_integer(s->placed[k]));
         json_array_append_new(
             list, json_pack("{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:o, s:o, s:o}", "ranks", s->ranks,

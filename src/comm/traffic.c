@@ -21,6 +21,7 @@ bcop_traffic bcop_traffic_read(void) {
 
 static void tell(const bcop_traffic_visitor *v, bcop_traffic_message m) {
     m.kind = v->kind;
+    m.block = v->block;
     m.count *= v->times > 0 ? v->times : 1;
     if (m.count > 0)
         v->visit(v->context, &m);

@@ -35,6 +35,7 @@ typedef struct bcop_traffic_message {
     bcop_traffic_kind kind;
     bcop_traffic_way way;
     int to, group;
+    int block; /* of the stage's messages about one parameter: which */
     long count, bytes;
 } bcop_traffic_message;
 
@@ -44,7 +45,8 @@ typedef struct bcop_traffic_visitor {
     void (*visit)(void *context, const bcop_traffic_message *message);
     void *context;
     bcop_traffic_kind kind; /* of what is listed next */
-    long times;             /* everything listed next goes so often; 0: once */
+    int block;
+    long times; /* everything listed next goes so often; 0: once */
 } bcop_traffic_visitor;
 
 /* Tells the visitor of one point-to-point message, a gather or a reduction. Local. */

@@ -433,6 +433,7 @@ void bcop_stage_list(const bcop_stage *stage, int iterations, bcop_traffic_visit
     bcop_traffic_tell_group(&v, BCOP_TRAFFIC_REDUCE, ranks, sizeof(double)); /* most iterations */
     for (int i = 0; i < stage->count; i++) {
         const bcop_stage_entry *e = &stage->entry[i];
+        v.block = i;
         v.kind = BCOP_TRAFFIC_BLOCKS;
         if (e->offset && e->size > 0)
             bcop_traffic_tell_group(&v, BCOP_TRAFFIC_GATHER, ranks, e->size * (long)sizeof(float));

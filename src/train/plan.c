@@ -19,11 +19,6 @@ bcop_phase bcop_plan_phase_of(bcop_plan_term term) {
     return phase[term];
 }
 
-const char *bcop_plan_placement_name(bcop_placement placement) {
-    static const char *const name[BCOP_PLAN_PLACEMENTS] = {"auto", "replicated", "owned", "shared"};
-    return name[placement];
-}
-
 /* ---- messages ---- */
 
 typedef struct listener {

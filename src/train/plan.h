@@ -19,7 +19,7 @@
 #include "train/machine.h"
 #include "train/worker.h"
 
-enum { BCOP_PLAN_PLACEMENTS = BCOP_PLACEMENT_SHARED + 1 };
+enum { BCOP_PLAN_PLACEMENTS = BCOP_PLACEMENT_GRID + 1 };
 
 typedef enum bcop_plan_term {
     BCOP_PLAN_COMPUTE,
@@ -37,9 +37,6 @@ typedef enum bcop_plan_term {
 /* "compute", ...; and the phase that a term belongs to. */
 const char *bcop_plan_term_name(bcop_plan_term term);
 bcop_phase bcop_plan_phase_of(bcop_plan_term term);
-
-/* "replicated", ... */
-const char *bcop_plan_placement_name(bcop_placement placement);
 
 /* What goes through a rank: early, while layers compute, or at all other times. */
 typedef struct bcop_plan_flow {

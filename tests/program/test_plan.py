@@ -2,6 +2,7 @@
 # run: label mpi timeout 120
 """bcop plan: what a job of N ranks would hold, send and take, against numbers derived by hand for a
 small network, and against the memory that a real start plans."""
+import json
 import math
 import os
 import re
@@ -195,6 +196,68 @@ def check_crossover():
         assert a["shared"] >= 512 and a["shared"] % 64 == 0  # two panels of 256 rows
         assert b["shared"] is None or b["shared"] > a["shared"]
         assert b["owned"] is None or b["owned"] > a["owned"]
+
+
+def replay(lines):
+    """Runs the actions of all ranks with messages that are sent at once; every receive must find the
+    next message of its sender, and be as long. Gives each rank's bytes sent, as comm/ counts."""
+    ranks = len(lines)
+    at, sent_bytes = [0] * ranks, [0] * ranks
+    sends = {(a, b): [] for a in range(ranks) for b in range(ranks)}
+    waiting = [[] for _ in range(ranks)]
+    collective = {}
+    moved = True
+    while moved:
+        moved = False
+        for r, line in enumerate(lines):
+            while at[r] < len(line["actions"]):
+                action = line["actions"][at[r]]
+                if action[0] == "isend":
+                    sends[r, action[1]].append(action[2])
+                    sent_bytes[r] += action[2]
+                elif action[0] == "irecv":
+                    waiting[r].append(action[1:])
+                elif action[0] == "waitall":
+                    while waiting[r] and sends[waiting[r][0][0], r]:
+                        peer, length = waiting[r].pop(0)
+                        assert sends[peer, r].pop(0) == length, (r, peer, length)
+                    if waiting[r]:
+                        break
+                elif action[0] in ("allreduce", "allgatherv"):
+                    collective[r] = action
+                    break
+                else:
+                    assert action[0] == "compute" and action[1] >= 0
+                at[r] += 1
+                moved = True
+        if len(collective) == ranks:
+            assert all(action == collective[0] for action in collective.values())
+            for r in range(ranks):
+                kind, what = collective[r]
+                sent_bytes[r] += what if kind == "allreduce" else (ranks - 1) * what[r]
+                at[r] += 1
+            collective, moved = {}, True
+    assert all(at[r] == len(line["actions"]) for r, line in enumerate(lines)), "a deadlock"
+    assert not any(sends.values())
+    return sent_bytes
+
+
+def check_pattern():
+    paths = (config("net"), config("wide", model="\n  - dense: {units: 40}\n  - maxmin\n"
+                                                 "  - dense: {units: 1030}\n  - maxmin\n"
+                                                 "  - dense: {units: 4}"))
+    for path in paths:
+        for ranks in (1, 2, 3, 7):
+            for placement in ("auto", "owned", "shared"):
+                answer = plan(path, ranks, "--set", f"ortho.placement={placement}", "--pattern",
+                              "steps")
+                with open("steps", encoding="utf-8") as file:
+                    lines = [json.loads(line) for line in file]
+                assert [line["rank"] for line in lines] == list(range(ranks))
+                for got, rank in zip(replay(lines), answer["per_rank"]):
+                    assert got == sum(k["bytes"] for k in rank["communication"].values())
+    fails(73, "plan", path, "--ranks", 2, "--pattern", ".", message="Is a directory",
+          ranks=(None,))
 
 
 def check_usage():
