@@ -29,9 +29,21 @@ void bcop_product_outer(int m, int n, int k, const float *a, int stride, const f
         cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, m, n, k, 1, a, stride, b, n, 0, c, n);
 }
 
-void bcop_product_gram_upper(int rows, int cols, const float *w, float *g) {
+void bcop_product_gram(int rows, int cols, const float *w, float *g) {
     if (cols > 0)
         cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, cols, rows, 1, w, cols, 0, g, cols);
+}
+
+void bcop_product_inner(int rows, int cols, const float *u, const float *x, float *s) {
+    if (cols > 0)
+        cblas_ssyr2k(CblasRowMajor, CblasUpper, CblasTrans, cols, rows, 0.5f, u, cols, x, cols, 0,
+                     s, cols);
+}
+
+void bcop_product_symmetric(int rows, int n, float alpha, const float *x, const float *s,
+                            float beta, float *y) {
+    if (rows > 0 && n > 0)
+        cblas_ssymm(CblasRowMajor, CblasRight, CblasUpper, rows, n, alpha, s, n, x, n, beta, y, n);
 }
 
 void bcop_product_mirror(int n, float *g) {
@@ -41,22 +53,6 @@ void bcop_product_mirror(int n, float *g) {
             for (int i = i0; i < i0 + SQUARE && i < n; i++)
                 for (int j = j0 > i ? j0 : i + 1; j < j0 + SQUARE && j < n; j++)
                     g[(long)j * n + i] = g[(long)i * n + j];
-}
-
-void bcop_product_symmetrise(int n, float *s) {
-    enum { SQUARE = 32 };
-    for (int i0 = 0; i0 < n; i0 += SQUARE)
-        for (int j0 = i0; j0 < n; j0 += SQUARE)
-            for (int i = i0; i < i0 + SQUARE && i < n; i++)
-                for (int j = j0 > i ? j0 : i + 1; j < j0 + SQUARE && j < n; j++) {
-                    float *upper = s + (long)i * n + j, *lower = s + (long)j * n + i;
-                    *upper = *lower = 0.5f * (*upper + *lower);
-                }
-}
-
-void bcop_product_gram(int rows, int cols, const float *w, float *g) {
-    bcop_product_gram_upper(rows, cols, w, g);
-    bcop_product_mirror(cols, g);
 }
 
 void bcop_product_gram_double(int rows, int cols, const double *w, double *g) {

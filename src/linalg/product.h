@@ -20,17 +20,18 @@ void bcop_product_tn(int m, int n, int k, float alpha, const float *a, const flo
 /* c[m][n] = a^T b[k][n], where a are m columns of a matrix with `stride` columns and k rows */
 void bcop_product_outer(int m, int n, int k, const float *a, int stride, const float *b, float *c);
 
-/* g[cols][cols] = w[rows][cols]^T w, both triangles. */
+/* Symmetric matrices, of which the upper triangle alone is set and read:
+ *     g[cols][cols] = w[rows][cols]^T w
+ *     s[cols][cols] = (u^T x + x^T u)/2                 u, x[rows][cols]
+ *     y[rows][n] = alpha x[rows][n] s[n][n] + beta y
+ * and both triangles of such a g[n][n]. */
 void bcop_product_gram(int rows, int cols, const float *w, float *g);
-
-/* The same, the upper triangle alone; and from such a g[n][n] both triangles. */
-void bcop_product_gram_upper(int rows, int cols, const float *w, float *g);
+void bcop_product_inner(int rows, int cols, const float *u, const float *x, float *s);
+void bcop_product_symmetric(int rows, int n, float alpha, const float *x, const float *s,
+                            float beta, float *y);
 void bcop_product_mirror(int n, float *g);
 
-/* s[n][n] = (s + s^T)/2 */
-void bcop_product_symmetrise(int n, float *s);
-
-/* The same in float64: g = w^T w (real) and g = a^H a (complex). Only the upper triangle is set. */
+/* The upper triangle of g = w^T w (real) and g = a^H a (complex) in float64. */
 void bcop_product_gram_double(int rows, int cols, const double *w, double *g);
 void bcop_product_gram_complex(int rows, int cols, const double complex *a, double complex *g);
 

@@ -36,7 +36,7 @@ typedef struct method {
     void (*close)(iterate *it);                                            /* gives W back */
 } method;
 
-/* ---- on the rows: G, and a copy of W ---- */
+/* ---- on the rows: the upper triangle of G, and a copy of W ---- */
 
 static long rows_scratch(const bcop_rows *r) {
     return (long)r->cols * r->cols + (long)r->count * r->cols;
@@ -61,26 +61,24 @@ static void rows_divide(iterate *it, double root, double square) {
     scale((long)it->cols * it->cols, it->g, (float)(1 / square));
 }
 
-/* W <- W M for a small M. */
-static void multiply(iterate *it, const float *small) {
-    bcop_rows_apply(it->rows, 1, it->w, small, 0, it->wide);
+/* The product of W, in the other memory, becomes W. */
+static void turn(iterate *it) {
     float *old = it->w;
     it->w = it->wide;
     it->wide = old;
 }
 
-/* b = (3I - G)/2; b may be g. */
-static void small_step(int n, const float *g, float *b) {
-    const long square = (long)n * n;
-    for (long i = 0; i < square; i++)
-        b[i] = -0.5f * g[i];
-    for (int i = 0; i < n; i++)
-        b[(long)i * n + i] += 1.5f;
-}
-
+/* W <- W (3I - G)/2, made in place of G. */
 static void rows_advance(iterate *it) {
-    small_step(it->cols, it->g, it->g);
-    multiply(it, it->g);
+    const int n = it->cols;
+    for (int i = 0; i < n; i++) {
+        float *row = it->g + (long)i * n;
+        for (int j = i; j < n; j++)
+            row[j] *= -0.5f;
+        row[i] += 1.5f;
+    }
+    bcop_rows_symmetric(it->rows, 1, it->w, it->g, 0, it->wide);
+    turn(it);
 }
 
 /* Over the upper triangle. Eight sums side by side: one alone would wait for each addition. */
@@ -109,6 +107,7 @@ static void rows_norms(const iterate *it, double *infinity, double *frobenius) {
     const int n = it->cols;
     double squares = 0;
     *infinity = 0;
+    bcop_product_mirror(n, it->g);
     for (int i = 0; i < n; i++) {
         double row = 0;
         for (int j = 0; j < n; j++) {
@@ -155,10 +154,19 @@ static void tall_open(iterate *it, float *scratch) {
     it->z_is_identity = true;
 }
 
+/* All of G: products of symmetric matrices are not, to the last bit. */
+static void tall_gram(iterate *it) {
+    rows_gram(it);
+    bcop_product_mirror(it->cols, it->g);
+}
+
 static void tall_advance(iterate *it) {
     const int n = it->cols;
     const size_t bytes = (size_t)n * (size_t)n * sizeof(float);
-    small_step(n, it->g, it->b);
+    for (long i = 0; i < (long)n * n; i++)
+        it->b[i] = -0.5f * it->g[i];
+    for (int i = 0; i < n; i++)
+        it->b[(long)i * n + i] += 1.5f;
     if (it->z_is_identity) {
         memcpy(it->z, it->b, bytes);
         it->z_is_identity = false;
@@ -175,8 +183,10 @@ static void tall_next_gram(iterate *it) {
 }
 
 static void tall_close(iterate *it) {
-    if (!it->z_is_identity)
-        multiply(it, it->z);
+    if (!it->z_is_identity) {
+        bcop_rows_apply(it->rows, it->w, it->z, it->wide);
+        turn(it);
+    }
     it->z_is_identity = true;
     rows_close(it);
 }
@@ -184,7 +194,7 @@ static void tall_close(iterate *it) {
 static const method on_small = {.drifts = true,
                                 .scratch = tall_scratch,
                                 .open = tall_open,
-                                .gram = rows_gram,
+                                .gram = tall_gram,
                                 .next_gram = tall_next_gram,
                                 .divide = rows_divide,
                                 .advance = tall_advance,

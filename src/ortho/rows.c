@@ -70,7 +70,7 @@ static void push_upper(bcop_rows *r, const float *square) {
     bcop_lanes_push(&r->sum);
 }
 
-/* The sum, as a square. */
+/* The sum, as the upper triangle of a square. */
 static void finish(bcop_rows *r, float *square) {
     const float *packed = bcop_lanes_finish(&r->sum);
     const int n = r->cols;
@@ -78,7 +78,6 @@ static void finish(bcop_rows *r, float *square) {
         memcpy(square + (long)i * n + i, packed, (size_t)(n - i) * sizeof *packed);
         packed += n - i;
     }
-    bcop_product_mirror(n, square);
 }
 
 void bcop_rows_gram(bcop_rows *r, const float *w, float *g) {
@@ -88,36 +87,38 @@ void bcop_rows_gram(bcop_rows *r, const float *w, float *g) {
     }
     bcop_lanes_start(&r->sum);
     for (int p = r->run.first; p < r->run.first + r->run.count; p++) {
-        bcop_product_gram_upper(panel_rows(r, p), r->cols, w + panel_offset(r, p), g);
+        bcop_product_gram(panel_rows(r, p), r->cols, w + panel_offset(r, p), g);
         push_upper(r, g);
     }
     finish(r, g);
 }
 
-static void symmetric_inner(int rows, int n, const float *u, const float *x, float *s) {
-    bcop_product_tn(n, n, rows, 1, u, x, 0, s);
-    bcop_product_symmetrise(n, s);
-}
-
-void bcop_rows_symmetric_inner(bcop_rows *r, const float *u, const float *x, float *s) {
+void bcop_rows_inner(bcop_rows *r, const float *u, const float *x, float *s) {
     if (r->panels == 1) {
-        symmetric_inner(r->rows, r->cols, u, x, s);
+        bcop_product_inner(r->rows, r->cols, u, x, s);
         return;
     }
     bcop_lanes_start(&r->sum);
     for (int p = r->run.first; p < r->run.first + r->run.count; p++) {
         const long at = panel_offset(r, p);
-        symmetric_inner(panel_rows(r, p), r->cols, u + at, x + at, s);
+        bcop_product_inner(panel_rows(r, p), r->cols, u + at, x + at, s);
         push_upper(r, s);
     }
     finish(r, s);
 }
 
-void bcop_rows_apply(const bcop_rows *r, float alpha, const float *x, const float *b, float beta,
-                     float *y) {
+void bcop_rows_apply(const bcop_rows *r, const float *x, const float *b, float *y) {
     for (int p = r->run.first; p < r->run.first + r->run.count; p++) {
         const long at = panel_offset(r, p);
-        bcop_product_nn(panel_rows(r, p), r->cols, r->cols, alpha, x + at, b, beta, y + at);
+        bcop_product_nn(panel_rows(r, p), r->cols, r->cols, 1, x + at, b, 0, y + at);
+    }
+}
+
+void bcop_rows_symmetric(const bcop_rows *r, float alpha, const float *x, const float *s,
+                         float beta, float *y) {
+    for (int p = r->run.first; p < r->run.first + r->run.count; p++) {
+        const long at = panel_offset(r, p);
+        bcop_product_symmetric(panel_rows(r, p), r->cols, alpha, x + at, s, beta, y + at);
     }
 }
 

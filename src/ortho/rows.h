@@ -43,17 +43,21 @@ void bcop_rows_spread(bcop_rows *r, const bcop_grid *grid, int rows, int cols, b
 long bcop_rows_buffer(const bcop_rows *r);
 void bcop_rows_attach(bcop_rows *r, float *buffer);
 
-/* g[cols][cols] = W^T W over all rows; w[count][cols] are this rank's. Ranks exchange the upper
- * triangle alone. Collective over the group. */
+/* g[cols][cols] = W^T W over all rows, the upper triangle alone, which is all that ranks exchange;
+ * w[count][cols] are this rank's. Collective over the group. */
 void bcop_rows_gram(bcop_rows *r, const float *w, float *g);
 
-/* s[cols][cols] = sym(U^T X) over all rows, sym(A) = (A + A^T)/2; u, x[count][cols]. As above.
- * Collective over the group. */
-void bcop_rows_symmetric_inner(bcop_rows *r, const float *u, const float *x, float *s);
+/* s[cols][cols] = sym(U^T X) over all rows, sym(A) = (A + A^T)/2, in the same way; u,
+ * x[count][cols]. Collective over the group. */
+void bcop_rows_inner(bcop_rows *r, const float *u, const float *x, float *s);
 
-/* y[count][cols] = alpha x[count][cols] b[cols][cols] + beta y. Local. */
-void bcop_rows_apply(const bcop_rows *r, float alpha, const float *x, const float *b, float beta,
-                     float *y);
+/* y[count][cols] = x[count][cols] b[cols][cols]. Local. */
+void bcop_rows_apply(const bcop_rows *r, const float *x, const float *b, float *y);
+
+/* y[count][cols] = alpha x[count][cols] s[cols][cols] + beta y for a symmetric s, of which the
+ * upper triangle is read. Local. */
+void bcop_rows_symmetric(const bcop_rows *r, float alpha, const float *x, const float *s,
+                         float beta, float *y);
 
 /* g[count][cols] = left^T right, panel by panel: this rank's rows of a gradient, from the factors
  * of `depth` examples, left[depth][count] and right[depth][cols]. Local. */

@@ -33,6 +33,6 @@ void bcop_tangent_project(bcop_rows *rows, const float *u, float *g, float *scra
         project_on_grid(rows, u, g, scratch);
         return;
     }
-    bcop_rows_symmetric_inner(rows, u, g, scratch);
-    bcop_rows_apply(rows, -1, u, scratch, 1, g);
+    bcop_rows_inner(rows, u, g, scratch);
+    bcop_rows_symmetric(rows, -1, u, scratch, 1, g);
 }

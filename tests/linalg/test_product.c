@@ -115,6 +115,9 @@ static void check_gram(int rows, int cols) {
         fg[i] = NAN, g[i] = NAN;
     fg[square] = 12345, g[square] = 12345;
     bcop_product_gram(rows, cols, fw, fg);
+    for (int i = 1; i < cols; i++)
+        assert_true(isnan(fg[(long)i * cols])); /* the lower triangle is left alone */
+    bcop_product_mirror(cols, fg);
     compare(cols, cols, rows, 1, wt, w, 0, NULL, fg);
     for (int i = 0; i < cols; i++)
         for (int j = 0; j < cols; j++)

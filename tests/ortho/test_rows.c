@@ -165,8 +165,9 @@ static outcome run(const bcop_comm *group, const input *in) {
     const long at = (long)rows->first * rows->cols;
     const float *w = in->w + at, *x = in->x + at;
     bcop_rows_gram(rows, w, add_square(&o));
-    bcop_rows_symmetric_inner(rows, w, x, add_square(&o));
-    bcop_rows_apply(rows, 0.75f, x, in->small, -2, add_wide(&o, w));
+    bcop_rows_inner(rows, w, x, add_square(&o));
+    bcop_rows_apply(rows, x, in->small, add_wide(&o, w));
+    bcop_rows_symmetric(rows, 0.75f, x, in->small, -2, add_wide(&o, w));
     o.norm = bcop_rows_squares(rows, x);
     if (in->rows >= in->cols)
         run_block(&o, w, x);
@@ -220,7 +221,7 @@ static void test_rows_same_bits(void **state) {
 static void test_rows_tree_matters(void **state) {
     (void)state;
     enum { ROWS_HERE = 2048, COLS_HERE = 7 };
-    float plain[COLS_HERE * COLS_HERE], tree[COLS_HERE * COLS_HERE];
+    float plain[COLS_HERE * COLS_HERE] = {0}, tree[COLS_HERE * COLS_HERE] = {0};
     input in = input_open(ROWS_HERE, COLS_HERE);
     whole block;
     whole_open(&block, ROWS_HERE, COLS_HERE);
@@ -248,20 +249,19 @@ static void symmetrise_double(int n, double *s) {
         }
 }
 
-static void assert_symmetric(int n, const float *s) {
-    for (int i = 0; i < n; i++)
-        for (int j = 0; j < i; j++)
-            assert_true(s[(long)i * n + j] == s[(long)j * n + i]);
-}
-
-static double error_of_apply(const input *in, const float *got) {
+/* Of y = alpha x small + beta w; a symmetric `small` is given by its upper triangle. */
+static double error_of_product(const input *in, bool symmetric, double alpha, double beta,
+                               const float *got) {
     const long count = (long)in->rows * in->cols, square = (long)in->cols * in->cols;
     double *x = oracle_doubles(count), *small = oracle_doubles(square), *y = oracle_doubles(count);
     oracle_to_double(count, in->x, x);
     oracle_to_double(square, in->small, small);
+    for (int i = 0; i < in->cols; i++)
+        for (int j = 0; symmetric && j < i; j++)
+            small[(long)i * in->cols + j] = small[(long)j * in->cols + i];
     oracle_multiply(in->rows, in->cols, in->cols, x, small, y);
     for (long i = 0; i < count; i++)
-        y[i] = 0.75 * y[i] - 2 * (double)in->w[i];
+        y[i] = alpha * y[i] + beta * (double)in->w[i];
     const double error = oracle_relative_error(count, y, got);
     free(x), free(small), free(y);
     return error;
@@ -277,19 +277,21 @@ static void check_sums(int rows, int cols) {
     whole_open(&block, rows, cols);
 
     bcop_rows_gram(&block.rows, in.w, got);
+    bcop_product_mirror(cols, got);
     inner_double(rows, cols, in.w, in.w, expected);
     assert_true(oracle_relative_error(square, expected, got) <= 1e-5);
-    assert_symmetric(cols, got);
 
-    bcop_rows_symmetric_inner(&block.rows, in.w, in.x, got);
+    bcop_rows_inner(&block.rows, in.w, in.x, got);
+    bcop_product_mirror(cols, got);
     inner_double(rows, cols, in.w, in.x, expected);
     symmetrise_double(cols, expected);
     assert_true(oracle_relative_error(square, expected, got) <= 1e-5);
-    assert_symmetric(cols, got);
 
+    bcop_rows_apply(&block.rows, in.x, in.small, y);
+    assert_true(error_of_product(&in, false, 1, 0, y) <= 1e-5);
     memcpy(y, in.w, (size_t)count * sizeof *y);
-    bcop_rows_apply(&block.rows, 0.75f, in.x, in.small, -2, y);
-    assert_true(error_of_apply(&in, y) <= 1e-5);
+    bcop_rows_symmetric(&block.rows, 0.75f, in.x, in.small, -2, y);
+    assert_true(error_of_product(&in, true, 0.75, -2, y) <= 1e-5);
 
     double squares = 0;
     for (long i = 0; i < count; i++)
