@@ -21,7 +21,7 @@ bcop_status bcop_bench_stage_open(bcop_bench_stage *b, const bcop_comm *comm,
     const bcop_stage_rule rule = {.bjorck = {.tolerance = 2e-6, .max_iterations = 30},
                                   .optimizer = &bcop_optimizer_adam,
                                   .optimizer_options = &b->options,
-                                  .placement = placement};
+                                  .placement = {.wanted = placement}};
     return bcop_stage_open(&b->stage, b->comm, rule, shape.blocks, b->list);
 }
 
@@ -46,7 +46,7 @@ bcop_status bcop_bench_stage_fill(bcop_bench_stage *b, const bcop_bench_stage *f
 
 bool bcop_bench_stage_applies(const bcop_bench_stage *b) {
     for (int i = 0; i < b->stage.count; i++)
-        if (b->stage.place[i].placement != b->wanted)
+        if (b->stage.choice[i].placement != b->wanted)
             return false;
     return true;
 }

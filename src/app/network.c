@@ -75,7 +75,7 @@ static bcop_status build(bcop_network *n, const bcop_comm *comm, const char *spl
     if (!split) {
         const bcop_stage_rule rule = {.optimizer = bcop_experiment_optimizer(e),
                                       .optimizer_options = e->optimizer_options,
-                                      .placement = BCOP_PLACEMENT_REPLICATED};
+                                      .placement = {.wanted = BCOP_PLACEMENT_REPLICATED}};
         BCOP_TRY(bcop_stage_open(&n->stage, &bcop_comm_alone, rule, n->model->parameters,
                                  n->model->parameter));
     }

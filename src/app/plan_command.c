@@ -110,7 +110,7 @@ static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
         return bcop_status_fail(BCOP_USAGE, "--ranks N is needed: for how many ranks?");
     int ranks = 0, iterations = 0;
     bcop_machine machine = bcop_machine_default();
-    BCOP_TRY(read_number("--ranks", a.ranks, 1, BCOP_STAGE_RANKS_MAX, &ranks));
+    BCOP_TRY(read_number("--ranks", a.ranks, 1, BCOP_PLACEMENT_RANKS_MAX, &ranks));
     BCOP_TRY(read_number("--iterations", a.iterations, 0, 100, &iterations));
     if (a.machine)
         BCOP_TRY(bcop_machine_read(a.machine, &machine));

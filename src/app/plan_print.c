@@ -108,8 +108,8 @@ static void print_placements(const bcop_plan *plan) {
         if (e->offset)
             snprintf(owner, sizeof owner, "%d", e->owner);
         bcop_log_info("%-24s %7d %6d  %-10s %6s %6d %12.3f", p->name, p->rows, p->cols,
-                      bcop_stage_name(e->placement), owner, holders(plan, e),
-                      p->orthonormal ? bcop_stage_cost(p->rows, p->cols) / 1e6 : 0);
+                      bcop_placement_name(e->placement), owner, holders(plan, e),
+                      p->orthonormal ? bcop_placement_cost(p->rows, p->cols) / 1e6 : 0);
     }
 }
 
@@ -207,13 +207,13 @@ static json_t *json_placements(const bcop_plan *plan) {
         const bcop_stage_entry *e = &stage->entry[i];
         const bcop_parameter *p = e->parameter;
         json_t *owner = e->offset ? json_integer(e->owner) : json_null();
-        json_array_append_new(list,
-                              json_pack("{s:s, s:i, s:i, s:b, s:b, s:s, s:o, s:i, s:f}", "block",
-                                        p->name, "rows", p->rows, "cols", p->cols, "orthonormal",
-                                        (int)p->orthonormal, "factored", (int)p->factored,
-                                        "placement", bcop_stage_name(e->placement), "owner", owner,
-                                        "holders", holders(plan, e), "cost",
-                                        p->orthonormal ? bcop_stage_cost(p->rows, p->cols) : 0.0));
+        json_array_append_new(
+            list,
+            json_pack("{s:s, s:i, s:i, s:b, s:b, s:s, s:o, s:i, s:f}", "block", p->name, "rows",
+                      p->rows, "cols", p->cols, "orthonormal", (int)p->orthonormal, "factored",
+                      (int)p->factored, "placement", bcop_placement_name(e->placement), "owner",
+                      owner, "holders", holders(plan, e), "cost",
+                      p->orthonormal ? bcop_placement_cost(p->rows, p->cols) : 0.0));
     }
     return list;
 }
@@ -301,7 +301,7 @@ static json_t *json_scaling(const report *p) {
         const bcop_plan_step *s = &p->scale[i];
         json_t *placed = json_object();
         for (int k = BCOP_PLACEMENT_REPLICATED; k < BCOP_PLAN_PLACEMENTS; k++)
-            json_object_set_new(placed, bcop_stage_name((bcop_placement)k),
+            json_object_set_new(placed, bcop_placement_name((bcop_placement)k),
                                 json_integer(s->placed[k]));
         json_array_append_new(
             list, json_pack("{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:o, s:o, s:o}", "ranks", s->ranks,

@@ -71,6 +71,7 @@ void bcop_lanes_plan_parts(bcop_lanes *sum, const bcop_comm *comm, int lanes, lo
         sum->capacity = height > sum->capacity ? height : sum->capacity;
     }
     const int nodes = nodes_of_all(sum);
+    sum->others = nodes - nodes_of(sum, comm->rank);
     sum->per_part = nodes + ranks * nodes_of(sum, comm->rank);
     sum->nodes = bcop_arena_take(arena, ranks + 1, sizeof(int));
     sum->node_covers = bcop_arena_take(arena, nodes, sizeof(int));
@@ -90,8 +91,7 @@ static const bcop_lane_part *part_of(const bcop_lanes *sum, int k) {
 
 /* Floats of the others' nodes of this rank's slice of a part. */
 static long slice_memory(const bcop_lanes *sum, int k) {
-    const int others = nodes_of_all(sum) - nodes_of(sum, sum->comm->rank);
-    return others * slice_of(sum, part_of(sum, k), sum->comm->rank);
+    return sum->others * slice_of(sum, part_of(sum, k), sum->comm->rank);
 }
 
 long bcop_lanes_buffer(const bcop_lanes *sum) {
@@ -210,10 +210,10 @@ void bcop_lanes_progress(bcop_lanes *sum) {
     }
 }
 
-/* Whether the two topmost of nodes that end at lane `end` are the halves of one node. */
-static bool are_siblings(const int *covers, int height, int end) {
-    return height >= 2 && covers[height - 1] == covers[height - 2] &&
-           end % (2 * covers[height - 1]) == 0;
+/* Whether the two topmost nodes are the halves of one: of nodes that begin at lane 0, two of one
+   size always are. */
+static bool are_siblings(const int *covers, int height) {
+    return height >= 2 && covers[height - 1] == covers[height - 2];
 }
 
 /* Finishes the tree over everyone's nodes of this rank's slice, by the same merging as in push.
@@ -223,7 +223,7 @@ static float *reduce_slice(bcop_lanes *sum, int k) {
     const bcop_lane_part *part = part_of(sum, k);
     const long own = slice_of(sum, part, comm->rank);
     float *node[2 * BCOP_LANE_NODES_MAX], *other = slices(sum, k);
-    int covers[2 * BCOP_LANE_NODES_MAX], height = 0, end = 0;
+    int covers[2 * BCOP_LANE_NODES_MAX], height = 0;
     for (int r = 0; r < comm->size; r++)
         for (int n = sum->nodes[r]; n < sum->nodes[r + 1]; n++) {
             if (r == comm->rank) {
@@ -234,8 +234,7 @@ static float *reduce_slice(bcop_lanes *sum, int k) {
                 other += own;
             }
             covers[height++] = sum->node_covers[n];
-            end += sum->node_covers[n];
-            while (are_siblings(covers, height, end)) {
+            while (are_siblings(covers, height)) {
                 height--;
                 add(own, node[height - 1], node[height]);
                 covers[height - 1] *= 2;

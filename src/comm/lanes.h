@@ -8,9 +8,9 @@
  * The vector is cut into parts, each with a root: the rank that wants its sum, or every rank. A
  * part's tree is finished by slices: each rank gets everybody's nodes of its slice, finishes the
  * tree there, and passes the slice on to the root (with two ranks the root's slice is the whole
- * part) or to every rank. When runs are aligned (powers of two) that is the bytes of one plain
- * all-reduce for every rank, and about half of them for one root. A part can be sent as soon as it
- * is complete, while others are still being computed. */
+ * part) or to every rank. When runs are aligned (powers of two) that is in all the bytes of one
+ * plain all-reduce for every rank, and (1 + 1/ranks)/2 of them for one root (half with two ranks).
+ * A part can be sent as soon as it is complete, while others are still being computed. */
 #ifndef BCOP_COMM_LANES_H
 #define BCOP_COMM_LANES_H
 
@@ -46,6 +46,7 @@ typedef struct bcop_lanes {
     int height, capacity;
     int covers[BCOP_LANE_NODES_MAX];
     /* To finish: other ranks' nodes of this rank's slices, the totals, and the requests. */
+    int others;           /* nodes of the other ranks */
     int *nodes;           /* [ranks + 1]: where each rank's nodes begin */
     int *node_covers;     /* [nodes] */
     long *offset;         /* [ranks + 1]: slices to gather */

@@ -14,148 +14,6 @@ static long larger(long a, long b) {
     return a > b ? a : b;
 }
 
-/* ---- who holds what ---- */
-
-const char *bcop_stage_name(bcop_placement placement) {
-    static const char *const name[] = {"auto", "replicated", "owned", "shared", "grid"};
-    return name[placement];
-}
-
-/* Below this an update takes less time than the messages that sharing it would need: 20 us at 50
-   GFLOP/s. */
-static const double small_cost = 1e6;
-
-double bcop_stage_cost(int rows, int cols) {
-    const double iterations = 2, n = cols, square = n * n;
-    return rows >= 3L * cols ? 7 * rows * square + 6 * iterations * square * n
-                             : (4 + 3 * iterations) * rows * square;
-}
-
-static double cost_of(const bcop_parameter *p) {
-    return p->orthonormal ? bcop_stage_cost(p->rows, p->cols) : 0;
-}
-
-/* The first parameter after the bundle that begins at i. */
-static int bundle_end(int count, bcop_parameter *const parameter[], int i) {
-    int end = i + 1;
-    while (end < count && parameter[end]->bundle == parameter[i]->bundle)
-        end++;
-    return end;
-}
-
-/* What the whole blocks of parameters i .. end-1 cost. */
-static double owned_cost(bcop_parameter *const parameter[], const bcop_stage_place place[], int i,
-                         int end) {
-    double cost = 0;
-    for (; i < end; i++)
-        cost += place[i].placement == BCOP_PLACEMENT_OWNED ? cost_of(parameter[i]) : 0;
-    return cost;
-}
-
-/* Whether the parameters of a bundle are to be moved from rank to rank at all. */
-static bool is_movable(const bcop_stage_rule *rule, bcop_parameter *const parameter[], int i,
-                       int end) {
-    double cost = 0;
-    long blocks = 0;
-    for (; i < end; i++) {
-        cost += cost_of(parameter[i]);
-        blocks += parameter[i]->orthonormal ? bcop_parameter_size(parameter[i]) : 0;
-    }
-    if (blocks == 0 || rule->placement == BCOP_PLACEMENT_REPLICATED)
-        return false;
-    return rule->placement != BCOP_PLACEMENT_AUTO || cost >= small_cost;
-}
-
-static bool goes_on_grid(const bcop_stage_rule *rule, const bcop_parameter *p) {
-    if (!p->orthonormal || p->cols == 0)
-        return false;
-    return rule->placement == BCOP_PLACEMENT_GRID ||
-           (rule->placement == BCOP_PLACEMENT_AUTO && rule->grid_above > 0 &&
-            cost_of(p) > rule->grid_above);
-}
-
-/* The number of ranks that hold rows of a shared block. */
-static int holders(int ranks, int panels) {
-    return panels < ranks ? panels : ranks;
-}
-
-/* Longest processing time first: of the bundles left the costliest goes to the rank with the least
-   load. */
-static void deal(int ranks, int count, bcop_parameter *const parameter[],
-                 bcop_stage_place place[]) {
-    double load[BCOP_STAGE_RANKS_MAX] = {0};
-    for (int i = 0; i < count; i++) {
-        const bcop_placement p = place[i].placement;
-        if (p != BCOP_PLACEMENT_SHARED && p != BCOP_PLACEMENT_GRID)
-            continue;
-        const int members =
-            p == BCOP_PLACEMENT_GRID ? ranks : holders(ranks, bcop_rows_panels(parameter[i]->rows));
-        for (int r = 0; r < members; r++)
-            load[r] += cost_of(parameter[i]) / members;
-    }
-    for (;;) {
-        int costliest = -1, idlest = 0;
-        double most = 0;
-        for (int i = 0, end; i < count; i = end) {
-            end = bundle_end(count, parameter, i);
-            const double cost = owned_cost(parameter, place, i, end);
-            if (place[i].owner < 0 && (costliest < 0 || cost > most)) {
-                costliest = i;
-                most = cost;
-            }
-        }
-        if (costliest < 0)
-            return;
-        for (int r = 1; r < ranks; r++)
-            if (load[r] < load[idlest])
-                idlest = r;
-        for (int i = costliest; i < bundle_end(count, parameter, costliest); i++)
-            place[i].owner = idlest;
-        load[idlest] += most;
-    }
-}
-
-/* Marks one more block as SHARED: the first that costs more than `limit`, or, for a limit of 0, the
-   first of a bundle that costs more than one rank's part of all that is not shared. False when
-   there is none. */
-static bool share_one(const bcop_stage_rule *rule, double limit, int ranks, int count,
-                      bcop_parameter *const parameter[], bcop_stage_place place[]) {
-    const double part = owned_cost(parameter, place, 0, count) / ranks;
-    for (int i = 0, end; i < count; i = end) {
-        end = bundle_end(count, parameter, i);
-        const double bundle = owned_cost(parameter, place, i, end);
-        for (int b = i; b < end; b++) {
-            const bcop_parameter *p = parameter[b];
-            const bool wanted = rule->placement == BCOP_PLACEMENT_SHARED ||
-                                (limit > 0 ? cost_of(p) > limit : bundle > part);
-            if (p->orthonormal && place[b].placement == BCOP_PLACEMENT_OWNED && wanted &&
-                bcop_rows_panels(p->rows) > 1) {
-                place[b].placement = BCOP_PLACEMENT_SHARED;
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
-void bcop_stage_choose(const bcop_stage_rule *rule, int ranks, int count,
-                       bcop_parameter *const parameter[], bcop_stage_place place[]) {
-    for (int i = 0, end; i < count; i = end) {
-        end = bundle_end(count, parameter, i);
-        const bool moves = ranks > 1 && is_movable(rule, parameter, i, end);
-        for (int b = i; b < end; b++) {
-            place[b] = moves ? (bcop_stage_place){BCOP_PLACEMENT_OWNED, -1}
-                             : (bcop_stage_place){BCOP_PLACEMENT_REPLICATED, 0};
-            if (moves && goes_on_grid(rule, parameter[b]))
-                place[b].placement = BCOP_PLACEMENT_GRID;
-        }
-    }
-    if (rule->placement == BCOP_PLACEMENT_AUTO || rule->placement == BCOP_PLACEMENT_SHARED)
-        while (share_one(rule, rule->share_above, ranks, count, parameter, place))
-            ;
-    deal(ranks, count, parameter, place);
-}
-
 /* ---- groups and memory ---- */
 
 _Static_assert(1 << (BCOP_STAGE_GROUPS - 1) == BCOP_ROWS_PANELS_MAX,
@@ -172,7 +30,8 @@ static void fill_offsets(const bcop_stage *stage, const bcop_stage_entry *e, lon
     }
     const int panels = bcop_rows_panels(p->rows);
     const bool shared = e->placement == BCOP_PLACEMENT_SHARED;
-    const int first = shared ? 0 : e->owner, members = shared ? holders(ranks, panels) : 1;
+    const int first = shared ? 0 : e->owner;
+    const int members = shared ? bcop_placement_holders(ranks, p->rows) : 1;
     for (int r = 0; r <= ranks; r++) {
         const int member = r - first;
         const int run = member <= 0 ? 0 : member >= members ? panels : panels * member / members;
@@ -182,12 +41,12 @@ static void fill_offsets(const bcop_stage *stage, const bcop_stage_entry *e, lon
 
 static bcop_status take_tables(bcop_stage *stage) {
     const int count = stage->count, ranks = stage->comm->size;
-    stage->place = calloc((size_t)count + 1, sizeof *stage->place);
+    stage->choice = calloc((size_t)count + 1, sizeof *stage->choice);
     stage->entry = calloc((size_t)count + 1, sizeof *stage->entry);
     stage->offsets = calloc((size_t)count * ((size_t)ranks + 1) + 1, sizeof *stage->offsets);
-    if (!stage->place || !stage->entry || !stage->offsets)
+    if (!stage->choice || !stage->entry || !stage->offsets)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for %d parameters", count);
-    bcop_stage_choose(&stage->rule, ranks, count, stage->parameter, stage->place);
+    bcop_placement_choose(&stage->rule.placement, ranks, count, stage->parameter, stage->choice);
     return BCOP_OK;
 }
 
@@ -195,17 +54,17 @@ bcop_status bcop_stage_open(bcop_stage *stage, const bcop_comm *comm, bcop_stage
                             int count, bcop_parameter *const parameter[]) {
     *stage = (bcop_stage){.rule = rule, .comm = comm, .count = count, .parameter = parameter};
     BCOP_TRY(bcop_comm_agree(comm, take_tables(stage)));
-    bcop_comm_broadcast(comm, stage->place, count * (long)sizeof *stage->place, 0);
+    bcop_comm_broadcast(comm, stage->choice, count * (long)sizeof *stage->choice, 0);
     bool needs_grid = false;
     for (int i = 0; i < count; i++)
-        needs_grid |= stage->place[i].placement == BCOP_PLACEMENT_GRID;
+        needs_grid |= stage->choice[i].placement == BCOP_PLACEMENT_GRID;
     if (needs_grid)
-        BCOP_TRY(bcop_grid_open(&stage->grid, comm, rule.grid_rows));
+        BCOP_TRY(bcop_grid_open(&stage->grid, comm, rule.placement.grid_rows));
     for (int i = 0; i < count; i++) {
         bcop_stage_entry *e = &stage->entry[i];
         *e = (bcop_stage_entry){.parameter = parameter[i],
-                                .placement = stage->place[i].placement,
-                                .owner = stage->place[i].owner,
+                                .placement = stage->choice[i].placement,
+                                .owner = stage->choice[i].owner,
                                 .size = bcop_parameter_size(parameter[i])};
         if (e->placement == BCOP_PLACEMENT_REPLICATED)
             continue;
@@ -222,10 +81,10 @@ void bcop_stage_close(bcop_stage *stage) {
     bcop_grid_close(&stage->grid);
     for (int g = 0; g < BCOP_STAGE_GROUPS; g++)
         bcop_comm_release(&stage->group[g]);
-    free(stage->place);
+    free(stage->choice);
     free(stage->entry);
     free(stage->offsets);
-    stage->place = NULL;
+    stage->choice = NULL;
     stage->entry = NULL;
     stage->offsets = NULL;
 }
@@ -395,21 +254,27 @@ static bcop_status update_held(bcop_stage *stage, double lr, double bias_lr, lon
     return failed;
 }
 
+static void gather_blocks(const bcop_stage *stage) {
+    for (int i = 0; i < stage->count; i++)
+        if (stage->entry[i].offset)
+            bcop_comm_gather_floats(stage->comm, stage->parameter[i]->value,
+                                    stage->entry[i].offset);
+}
+
 bcop_status bcop_stage_update(bcop_stage *stage, double lr, double bias_lr, long step,
                               int *iterations) {
     *iterations = 0;
     scatter_gradients(stage);
     const bcop_status status = update_held(stage, lr, bias_lr, step, iterations);
     const bcop_traffic_kind before = bcop_traffic_label(BCOP_TRAFFIC_RECORD);
-    BCOP_TRY(bcop_comm_agree(stage->comm, status));
-    *iterations = (int)bcop_comm_max(stage->comm, *iterations);
-    bcop_traffic_label(BCOP_TRAFFIC_BLOCKS);
-    for (int i = 0; i < stage->count; i++)
-        if (stage->entry[i].offset)
-            bcop_comm_gather_floats(stage->comm, stage->parameter[i]->value,
-                                    stage->entry[i].offset);
+    const bcop_status agreed = bcop_comm_agree(stage->comm, status);
+    if (agreed == BCOP_OK) {
+        *iterations = (int)bcop_comm_max(stage->comm, *iterations);
+        bcop_traffic_label(BCOP_TRAFFIC_BLOCKS);
+        gather_blocks(stage);
+    }
     bcop_traffic_label(before);
-    return BCOP_OK;
+    return agreed;
 }
 
 /* ---- what an update costs ---- */

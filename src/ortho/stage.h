@@ -22,33 +22,16 @@
 #include "linalg/parameter.h"
 #include "ortho/bjorck.h"
 #include "ortho/optimizer.h"
+#include "ortho/placement.h"
 
 #include <stdint.h>
-
-typedef enum bcop_placement {                      /* in the order of the option's choices */
-                              BCOP_PLACEMENT_AUTO, /* by the cost model; only as a request */
-                              BCOP_PLACEMENT_REPLICATED,
-                              BCOP_PLACEMENT_OWNED,
-                              BCOP_PLACEMENT_SHARED,
-                              BCOP_PLACEMENT_GRID
-} bcop_placement;
 
 typedef struct bcop_stage_rule {
     bcop_bjorck_rule bjorck;
     const bcop_optimizer_kind *optimizer;
     const void *optimizer_options; /* of the kind's table; not owned */
-    bcop_placement placement;      /* for all blocks */
-    double share_above;            /* auto: flops above which a block is SHARED; 0: when it is more
-                                      than one rank's part of what is not shared */
-    double grid_above;             /* auto: flops above which a block is on the GRID; 0: none */
-    int grid_rows;                 /* process rows of the grid; 0: the most nearly square */
+    bcop_placement_rule placement;
 } bcop_stage_rule;
-
-/* One parameter's placement. */
-typedef struct bcop_stage_place {
-    bcop_placement placement;
-    int owner; /* of its bundle: the rank that holds it when it is OWNED */
-} bcop_stage_place;
 
 typedef struct bcop_stage_entry {
     bcop_parameter *parameter; /* not owned; its memory is the stage's */
@@ -66,8 +49,7 @@ typedef struct bcop_stage_entry {
 } bcop_stage_entry;
 
 enum {
-    BCOP_STAGE_GROUPS = 5,      /* of 2^g ranks; the first is not used */
-    BCOP_STAGE_RANKS_MAX = 4096 /* no more ranks than lanes */
+    BCOP_STAGE_GROUPS = 5 /* of 2^g ranks; the first is not used */
 };
 
 typedef struct bcop_stage {
@@ -77,22 +59,11 @@ typedef struct bcop_stage {
     bcop_grid grid;                     /* of all ranks, when a block is on it */
     int count;
     bcop_parameter *const *parameter; /* [count], not owned */
-    bcop_stage_place *place;          /* [count], owned */
+    bcop_placement_choice *choice;    /* [count], owned */
     bcop_stage_entry *entry;          /* [count], owned */
     long *offsets;                    /* of the entries, owned */
     float *scratch;
 } bcop_stage;
-
-/* "replicated", "owned", ... */
-const char *bcop_stage_name(bcop_placement placement);
-
-/* Flops of one update of a block with two Bjorck iterations: (4 + 3 i) rows cols^2, tall blocks
- * 7 rows cols^2 + 6 i cols^3. Local. */
-double bcop_stage_cost(int rows, int cols);
-
-/* Chooses place[count] for `ranks` <= BCOP_STAGE_RANKS_MAX ranks. Local. */
-void bcop_stage_choose(const bcop_stage_rule *rule, int ranks, int count,
-                       bcop_parameter *const parameter[], bcop_stage_place place[]);
 
 /* Chooses placements for `count` parameters (rank 0's choice holds) and makes the groups. `comm`
  * and the parameters must outlive the stage. BCOP_CONFIG when grid_rows does not divide the ranks,

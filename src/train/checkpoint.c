@@ -55,7 +55,7 @@ static void add_parameter(bcop_checkpoint *c, const bcop_parameter *p) {
 static void add_slots(bcop_checkpoint *c, int index, bcop_arena *arena) {
     const bcop_stage *stage = c->stage;
     const bcop_parameter *p = stage->parameter[index];
-    const bool divided = stage->place[index].placement != BCOP_PLACEMENT_REPLICATED;
+    const bool divided = stage->choice[index].placement != BCOP_PLACEMENT_REPLICATED;
     bcop_slot slot[BCOP_SLOTS_MAX];
     const int slots = stage->rule.optimizer->slots(p->orthonormal, slot);
     for (int s = 0; s < slots; s++) {
@@ -184,7 +184,8 @@ static void put_placements(attributes *a, const bcop_stage *stage) {
         return;
     for (int i = 0; i < stage->count; i++) {
         const bcop_stage_entry *e = &stage->entry[i];
-        fprintf(out, "%s%s: %s", i ? "\n" : "", e->parameter->name, bcop_stage_name(e->placement));
+        fprintf(out, "%s%s: %s", i ? "\n" : "", e->parameter->name,
+                bcop_placement_name(e->placement));
         if (e->placement == BCOP_PLACEMENT_OWNED)
             fprintf(out, " by rank %d", e->owner);
     }

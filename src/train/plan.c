@@ -263,7 +263,7 @@ static bcop_status price_all(const bcop_stage_rule *rule, int count, bcop_parame
         if (status == BCOP_OK && r == 0)
             blocks = price_blocks(&stage, machine);
         const bool possible =
-            status == BCOP_OK && (rule->placement != BCOP_PLACEMENT_SHARED ||
+            status == BCOP_OK && (rule->placement.wanted != BCOP_PLACEMENT_SHARED ||
                                   stage.entry[0].placement == BCOP_PLACEMENT_SHARED);
         bcop_stage_close(&stage);
         if (!possible) {
@@ -286,8 +286,8 @@ bcop_status bcop_plan_blocks(const bcop_stage_rule *rule, bcop_placement placeme
                              int n, int ranks, int iterations, const bcop_machine *machine,
                              double *seconds) {
     bcop_stage_rule placed = *rule;
-    placed.placement = placement;
-    placed.share_above = 0;
+    placed.placement.wanted = placement;
+    placed.placement.share_above = 0;
     bcop_parameter *block = calloc((size_t)count, sizeof *block);
     bcop_parameter **pointer = calloc((size_t)count, sizeof *pointer);
     bcop_plan_rank *rank = calloc((size_t)ranks, sizeof *rank);

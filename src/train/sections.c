@@ -90,7 +90,7 @@ static const bcop_option ortho_table[] = {
      .type = BCOP_OPTION_INT,
      .offset = AT(ortho.grid_rows),
      .min = 0,
-     .max = BCOP_STAGE_RANKS_MAX,
+     .max = BCOP_PLACEMENT_RANKS_MAX,
      .fallback = "0",
      .help =
          "process rows of the grid, a divisor of the number of ranks; 0: the most nearly square"},
@@ -110,7 +110,7 @@ static const bcop_option train_table[] = {
      .type = BCOP_OPTION_INT,
      .offset = AT(train.lanes),
      .min = 1,
-     .max = BCOP_STAGE_RANKS_MAX,
+     .max = BCOP_PLACEMENT_RANKS_MAX,
      .fallback = "16",
      .help =
          "parts into which the batch is cut whatever the number of ranks; a power of two; at most so many ranks"},

@@ -132,10 +132,10 @@ bcop_status bcop_worker_open(bcop_worker *w, const bcop_comm *comm, const bcop_e
         .bjorck = {.tolerance = e->ortho.tolerance, .max_iterations = e->ortho.max_iterations},
         .optimizer = bcop_experiment_optimizer(e),
         .optimizer_options = e->optimizer_options,
-        .placement = (bcop_placement)e->ortho.placement,
-        .share_above = e->ortho.share_above,
-        .grid_above = e->ortho.grid_above,
-        .grid_rows = e->ortho.grid_rows};
+        .placement = {.wanted = (bcop_placement)e->ortho.placement,
+                      .share_above = e->ortho.share_above,
+                      .grid_above = e->ortho.grid_above,
+                      .grid_rows = e->ortho.grid_rows}};
     BCOP_TRY(bcop_stage_open(&w->stage, comm, rule, w->model->parameters, w->model->parameter));
     BCOP_TRY(bcop_comm_agree(comm, bcop_exchange_open(&w->exchange, comm, w->model, &w->stage,
                                                       e->train.lanes, e->train.batch)));

@@ -56,8 +56,7 @@ static void rig_open(rig *r, const bcop_comm *on, const bcop_optimizer_kind *kin
     const bcop_stage_rule rule = {.bjorck = RULE,
                                   .optimizer = kind,
                                   .optimizer_options = r->options,
-                                  .placement = placement,
-                                  .share_above = share_above};
+                                  .placement = {.wanted = placement, .share_above = share_above}};
     assert_int_equal(bcop_stage_open(&r->stage, on, rule, COUNT, r->pointer), BCOP_OK);
     bcop_stage_plan(&r->stage, &r->arena);
     assert_int_equal(bcop_arena_reserve(&r->arena), BCOP_OK);
@@ -200,8 +199,8 @@ static void test_choice(void **state) {
     (void)state;
     bcop_parameter block[8];
     bcop_parameter *pointer[8];
-    bcop_stage_place place[8];
-    const bcop_stage_rule automatic = {.placement = BCOP_PLACEMENT_AUTO};
+    bcop_placement_choice place[8];
+    const bcop_placement_rule automatic = {.wanted = BCOP_PLACEMENT_AUTO};
     for (int i = 0; i < 8; i++) {
         block[i] = (bcop_parameter){.rows = 256, .cols = 256, .orthonormal = true, .bundle = i};
         pointer[i] = &block[i];
@@ -209,7 +208,7 @@ static void test_choice(void **state) {
     /* equal blocks: as many to each rank */
     for (int ranks = 2; ranks <= 8; ranks *= 2) {
         int held[8] = {0};
-        bcop_stage_choose(&automatic, ranks, 8, pointer, place);
+        bcop_placement_choose(&automatic, ranks, 8, pointer, place);
         for (int i = 0; i < 8; i++) {
             assert_int_equal(place[i].placement, BCOP_PLACEMENT_OWNED);
             held[place[i].owner]++;
@@ -222,8 +221,8 @@ static void test_choice(void **state) {
     const int rows[5] = {600, 700, 400, 500, 350};
     for (int i = 0; i < 5; i++)
         block[i] = (bcop_parameter){.rows = rows[i], .cols = 100, .orthonormal = true, .bundle = i};
-    const bcop_stage_rule owned = {.placement = BCOP_PLACEMENT_OWNED};
-    bcop_stage_choose(&owned, 2, 5, pointer, place);
+    const bcop_placement_rule owned = {.wanted = BCOP_PLACEMENT_OWNED};
+    bcop_placement_choose(&owned, 2, 5, pointer, place);
     const int owner[5] = {1, 0, 0, 1, 0};
     for (int i = 0; i < 5; i++) {
         assert_int_equal(place[i].placement, BCOP_PLACEMENT_OWNED);
@@ -234,7 +233,7 @@ static void test_choice(void **state) {
     block[0] = (bcop_parameter){.rows = 512, .cols = 512, .orthonormal = true, .bundle = 0};
     for (int i = 1; i < 3; i++)
         block[i] = (bcop_parameter){.rows = 250, .cols = 250, .orthonormal = true, .bundle = i};
-    bcop_stage_choose(&automatic, 4, 3, pointer, place);
+    bcop_placement_choose(&automatic, 4, 3, pointer, place);
     assert_int_equal(place[0].placement, BCOP_PLACEMENT_SHARED);
     assert_int_equal(place[1].placement, BCOP_PLACEMENT_OWNED);
     assert_int_equal(place[1].owner, 2);
@@ -243,11 +242,11 @@ static void test_choice(void **state) {
     block[0] = (bcop_parameter){.rows = 2048, .cols = 512, .orthonormal = true, .bundle = 0};
     block[1] = (bcop_parameter){.rows = 16, .cols = 8, .orthonormal = true, .bundle = 1};
     block[2] = (bcop_parameter){.rows = 512, .cols = 1, .bundle = 2};
-    bcop_stage_choose(&automatic, 4, 3, pointer, place);
+    bcop_placement_choose(&automatic, 4, 3, pointer, place);
     assert_int_equal(place[0].placement, BCOP_PLACEMENT_SHARED);
     assert_int_equal(place[1].placement, BCOP_PLACEMENT_REPLICATED);
     assert_int_equal(place[2].placement, BCOP_PLACEMENT_REPLICATED);
-    bcop_stage_choose(&automatic, 1, 3, pointer, place);
+    bcop_placement_choose(&automatic, 1, 3, pointer, place);
     for (int i = 0; i < 3; i++)
         assert_int_equal(place[i].placement, BCOP_PLACEMENT_REPLICATED);
 }
@@ -264,9 +263,9 @@ static void test_bundles_stay_together(void **state) {
         {.rows = 256, .cols = 1, .bundle = 2},
     };
     bcop_parameter *pointer[5] = {&p[0], &p[1], &p[2], &p[3], &p[4]};
-    bcop_stage_place place[5];
-    const bcop_stage_rule automatic = {.placement = BCOP_PLACEMENT_AUTO};
-    bcop_stage_choose(&automatic, 2, 5, pointer, place);
+    bcop_placement_choice place[5];
+    const bcop_placement_rule automatic = {.wanted = BCOP_PLACEMENT_AUTO};
+    bcop_placement_choose(&automatic, 2, 5, pointer, place);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(place[i].placement, BCOP_PLACEMENT_OWNED);
         assert_int_equal(place[i].owner, 0); /* the costlier of the two that are not shared */
@@ -322,6 +321,7 @@ static void test_one_bad_block_ends_all_ranks(void **state) {
             assert_int_equal(bcop_stage_update(&r.stage, 0.02, 0.01, 1, &iterations),
                              BCOP_DIVERGED);
             assert_non_null(strstr(bcop_status_message(), LAYOUT[i].name));
+            assert_int_equal(bcop_traffic_label(BCOP_TRAFFIC_OTHER), BCOP_TRAFFIC_OTHER);
             rig_close(&r);
         }
 }

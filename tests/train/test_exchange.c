@@ -99,7 +99,7 @@ static void rig_open(rig *r, const bcop_comm *on, bcop_placement placement) {
     const bcop_stage_rule rule = {.bjorck = {.tolerance = 2e-6, .max_iterations = 30},
                                   .optimizer = kind,
                                   .optimizer_options = r->options,
-                                  .placement = placement};
+                                  .placement = {.wanted = placement}};
     check(bcop_stage_open(&r->stage, on, rule, r->model->parameters, r->model->parameter));
     check(bcop_exchange_open(&r->exchange, on, r->model, &r->stage, LANES, BATCH));
     plan(r);
@@ -343,8 +343,7 @@ static long bytes_of_rank(const bcop_experiment *e, bcop_shape shape, int rank, 
         .bjorck = {.tolerance = e->ortho.tolerance, .max_iterations = e->ortho.max_iterations},
         .optimizer = bcop_experiment_optimizer(e),
         .optimizer_options = e->optimizer_options,
-        .placement = BCOP_PLACEMENT_AUTO,
-        .share_above = e->ortho.share_above};
+        .placement = {.share_above = e->ortho.share_above}};
     open_model(e, shape, &model);
     check(bcop_stage_open(&stage, &one, rule, model->parameters, model->parameter));
     check(bcop_exchange_open(&exchange, &one, model, &stage, e->train.lanes, e->train.batch));

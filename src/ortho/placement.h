@@ -1,0 +1,48 @@
+/* Who updates which parameters: the cost model, and the choice it leads to (ortho/stage.h says what
+ * the placements are). */
+#ifndef BCOP_ORTHO_PLACEMENT_H
+#define BCOP_ORTHO_PLACEMENT_H
+
+#include "linalg/parameter.h"
+
+typedef enum bcop_placement {                      /* in the order of the option's choices */
+                              BCOP_PLACEMENT_AUTO, /* by the cost model; only as a request */
+                              BCOP_PLACEMENT_REPLICATED,
+                              BCOP_PLACEMENT_OWNED,
+                              BCOP_PLACEMENT_SHARED,
+                              BCOP_PLACEMENT_GRID
+} bcop_placement;
+
+enum { BCOP_PLACEMENT_RANKS_MAX = 4096 }; /* no more ranks than lanes */
+
+typedef struct bcop_placement_rule {
+    bcop_placement wanted; /* for all blocks */
+    double share_above; /* auto: flops above which a block is SHARED; 0: when its bundle costs more
+                           than one rank's part of what is not shared */
+    double grid_above;  /* auto: flops above which a block is on the GRID; 0: none */
+    int grid_rows;      /* process rows of the grid; 0: the most nearly square */
+} bcop_placement_rule;
+
+/* One parameter's placement. */
+typedef struct bcop_placement_choice {
+    bcop_placement placement;
+    int owner; /* of its bundle: the rank that holds it when it is OWNED */
+} bcop_placement_choice;
+
+/* "replicated", "owned", ... */
+const char *bcop_placement_name(bcop_placement placement);
+
+/* Flops of one update of a block with two Bjorck iterations: (4 + 3 i) rows cols^2, tall blocks
+ * 7 rows cols^2 + 6 i cols^3. Local. */
+double bcop_placement_cost(int rows, int cols);
+
+/* How many ranks hold rows of a SHARED block. Local. */
+int bcop_placement_holders(int ranks, int rows);
+
+/* Chooses for `ranks` <= BCOP_PLACEMENT_RANKS_MAX ranks: bundles that are not worth a message are
+ * REPLICATED, blocks that outweigh a rank's part SHARED, and whole bundles dealt out by longest
+ * processing time first. Local. */
+void bcop_placement_choose(const bcop_placement_rule *rule, int ranks, int count,
+                           bcop_parameter *const parameter[], bcop_placement_choice choice[]);
+
+#endif
