@@ -25,8 +25,9 @@ bcop_status bcop_comm_open(bcop_comm *comm);
 /* A group of one, for which the functions here do not call MPI: for sums that stay on this rank. */
 extern const bcop_comm bcop_comm_alone;
 
-/* Rank `rank` of `size`, to plan with: memory, messages and loads of a job that does not run. MPI
- * is never called for it; what is Collective does nothing and gives BCOP_OK. Local. */
+/* Rank `rank` of `size`, to plan with: memory, messages and loads of a job that does not run. The
+ * functions here never call MPI for it: an agreement is this rank's own status, nothing is moved.
+ * Sums and columns (lanes.h, columns.h) can be planned and counted for it, not sent. Local. */
 bcop_comm bcop_comm_imagined(int rank, int size);
 
 /* The first `members` ranks of `comm` as a communicator of their own; on the others size is 0. To

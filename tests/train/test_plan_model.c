@@ -118,13 +118,14 @@ static void test_shared(void **state) {
     (void)state;
     rule r = sgd();
     assert_true(isinf(seconds(&r, BCOP_PLACEMENT_SHARED, 1, 448, 4)));
-    const double f = 512.0 * 512, update = 10 * f * 512 / ORTHO;
+    const double f = 512.0 * 512, triangle = 512.0 * 513 / 2, update = 10 * f * 512 / ORTHO;
     /* The owner gets the other's gradient, sends it half of it back, and both send and receive half
-       of each of three sums (tangent, two Gram matrices) and then the other half; one gather. */
+       of each of three triangles (tangent, two Gram matrices) and then the other half; one gather.
+     */
     close_to(seconds(&r, BCOP_PLACEMENT_SHARED, 1, 512, 2),
              4 * LATENCY + 24 / BANDWIDTH + 4 * f / BANDWIDTH + 3 * 4 * f / COPY +
                  (LATENCY + 2 * f / BANDWIDTH) + update / 2 +
-                 3 * (2 * LATENCY + 8 * f / BANDWIDTH) + LATENCY + 4 * f / BANDWIDTH);
+                 3 * (2 * LATENCY + 8 * triangle / BANDWIDTH) + LATENCY + 4 * f / BANDWIDTH);
     free(r.options);
 }
 
