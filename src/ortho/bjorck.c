@@ -162,24 +162,30 @@ static void tall_gram(iterate *it) {
 
 static void tall_advance(iterate *it) {
     const int n = it->cols;
-    const size_t bytes = (size_t)n * (size_t)n * sizeof(float);
     for (long i = 0; i < (long)n * n; i++)
         it->b[i] = -0.5f * it->g[i];
     for (int i = 0; i < n; i++)
         it->b[(long)i * n + i] += 1.5f;
     if (it->z_is_identity) {
-        memcpy(it->z, it->b, bytes);
+        memcpy(it->z, it->b, (size_t)n * (size_t)n * sizeof(float));
         it->z_is_identity = false;
         return;
     }
-    bcop_product_nn(n, n, n, 1, it->z, it->b, 0, it->spare);
-    memcpy(it->z, it->spare, bytes);
+    bcop_product_symmetric(n, n, 1, it->z, it->b, 0, it->spare);
+    float *old = it->z;
+    it->z = it->spare;
+    it->spare = old;
 }
 
+/* B G B = G B B, for B is a polynomial of G; B B costs half a product. */
 static void tall_next_gram(iterate *it) {
     const int n = it->cols;
-    bcop_product_nn(n, n, n, 1, it->b, it->g, 0, it->spare);
-    bcop_product_nn(n, n, n, 1, it->spare, it->b, 0, it->g);
+    bcop_product_gram(n, n, it->b, it->spare);
+    bcop_product_symmetric(n, n, 1, it->g, it->spare, 0, it->b);
+    float *old = it->g;
+    it->g = it->b;
+    it->b = old;
+    bcop_product_mirror(n, it->g); /* the product of two symmetric matrices is not, quite */
 }
 
 static void tall_close(iterate *it) {
@@ -281,8 +287,8 @@ double bcop_bjorck_flops(const bcop_rows *r, int iterations) {
     const double square = (double)r->cols * r->cols, wide = r->count * square;
     if (iterations == 0)
         return wide;
-    /* Z B and B G B between the first iteration and the last. */
-    return method_for(r) == &on_small ? 3 * wide + 6 * (iterations - 1.0) * square * r->cols
+    /* Z B and G B B between the first iteration and the last. */
+    return method_for(r) == &on_small ? 3 * wide + 5 * (iterations - 1.0) * square * r->cols
                                       : 3 * wide * iterations;
 }
 
@@ -305,7 +311,7 @@ bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_ro
     *iterations = 0;
     if (cols == 0)
         return BCOP_OK;
-    /* A quarter is left to the rounding of G, above all of B G B. */
+    /* A quarter is left to the rounding of G, above all of G B B. */
     const double tolerance = 0.75 * rule.tolerance * sqrt(cols);
     iterate it = open(rows, w, scratch);
     const method *m = it.method;

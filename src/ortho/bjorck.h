@@ -8,7 +8,7 @@
  * sigma_max^2 exceeds 2, W is divided by the latter's square root first. Free stop test: one
  * iteration maps e = ||G - I|| to at most 3/4 e^2 + 1/4 e^3, so when that is small enough, one more
  * iteration ends it without forming G again. Tall blocks (rows >= 3 cols) iterate on the small
- * matrices alone, B = (3I - G)/2, Z <- Z B, G <- B G B, and apply U = W Z once. Blocks on a grid go
+ * matrices alone, B = (3I - G)/2, Z <- Z B, G <- G B B, and apply U = W Z once. Blocks on a grid go
  * there and back once, and iterate there as they are. */
 #ifndef BCOP_ORTHO_BJORCK_H
 #define BCOP_ORTHO_BJORCK_H

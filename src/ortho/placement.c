@@ -13,7 +13,7 @@ static const double small_cost = 1e6;
 
 double bcop_placement_cost(int rows, int cols) {
     const double iterations = 2, n = cols, square = n * n;
-    return rows >= 3L * cols ? 7 * rows * square + 6 * iterations * square * n
+    return rows >= 3L * cols ? 7 * rows * square + 5 * iterations * square * n
                              : (4 + 3 * iterations) * rows * square;
 }
 

@@ -33,7 +33,7 @@ typedef struct bcop_placement_choice {
 const char *bcop_placement_name(bcop_placement placement);
 
 /* Flops of one update of a block with two Bjorck iterations: (4 + 3 i) rows cols^2, tall blocks
- * 7 rows cols^2 + 6 i cols^3. Local. */
+ * 7 rows cols^2 + 5 i cols^3. Local. */
 double bcop_placement_cost(int rows, int cols);
 
 /* How many ranks hold rows of a SHARED block. Local. */
