@@ -397,6 +397,9 @@ def check_impossible_shapes():
         "bcop: error: a.yaml:5:25: model[0].conv.kernel: must divide by stride 2 (got 3)\n")
     write("a.yaml", edited("lanes: 4", "lanes: 2"))
     refused(78, "train", "a.yaml", message="train.lanes: 2 lanes are too few for 4 ranks", ranks=(4,))
+    write("a.yaml", GOOD)
+    refused(78, "train", "a.yaml", "--set", "ortho.grid_rows=3", ranks=(4,),
+            message="ortho.grid_rows: a grid of 3 process rows does not fit 4 ranks")
     bcop("train", "a.yaml", "--dry-run", ranks=2)
 
 
