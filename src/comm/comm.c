@@ -32,17 +32,21 @@ static bool is_silent(const bcop_comm *comm) {
 
 bcop_status bcop_comm_split(const bcop_comm *comm, int members, bcop_comm *group) {
     *group = (bcop_comm){.handle = MPI_COMM_NULL};
-    const bool member = comm->rank < members;
+    const int size = members < comm->size ? members : comm->size;
+    const int base = comm->rank / size * size;
+    const bool member = base + size <= comm->size;
     if (comm->handle == MPI_COMM_NULL) {
         if (member)
-            *group = bcop_comm_imagined(comm->rank, members < comm->size ? members : comm->size);
+            *group = bcop_comm_imagined(comm->rank - base, size);
+        group->base = base;
         return BCOP_OK;
     }
     bcop_status status = BCOP_OK;
-    MPI_Comm_split(comm->handle, member ? 0 : MPI_UNDEFINED, comm->rank, &group->handle);
+    MPI_Comm_split(comm->handle, member ? base : MPI_UNDEFINED, comm->rank, &group->handle);
     if (member) {
         MPI_Comm_rank(group->handle, &group->rank);
         MPI_Comm_size(group->handle, &group->size);
+        group->base = base;
         group->part = malloc(2 * (size_t)group->size * sizeof *group->part);
         if (!group->part)
             status = bcop_status_fail(BCOP_INTERNAL, "out of memory for %d ranks", group->size);

@@ -16,6 +16,7 @@
 typedef struct bcop_comm {
     MPI_Comm handle; /* its own, for comm/, grid/ and ckpt/ alone */
     int rank, size;
+    int base;  /* of a group: where it begins in the communicator it was cut from */
     int *part; /* [2][size] counts and offsets of gathers; owned */
 } bcop_comm;
 
@@ -30,8 +31,9 @@ extern const bcop_comm bcop_comm_alone;
  * Sums and columns (lanes.h, columns.h) can be planned and counted for it, not sent. Local. */
 bcop_comm bcop_comm_imagined(int rank, int size);
 
-/* The first `members` ranks of `comm` as a communicator of their own; on the others size is 0. To
- * be given back with bcop_comm_release. Collective over `comm`. */
+/* Cuts `comm` into groups of `members` consecutive ranks each; size 0 on the ranks that are left
+ * over (with more members than ranks, one group of all). To be given back with bcop_comm_release.
+ * Collective over `comm`. */
 bcop_status bcop_comm_split(const bcop_comm *comm, int members, bcop_comm *group);
 void bcop_comm_release(bcop_comm *group); /* Collective over the group; size 0 is allowed */
 

@@ -28,14 +28,16 @@ static void tell(const bcop_traffic_visitor *v, bcop_traffic_message m) {
 }
 
 void bcop_traffic_tell(const bcop_traffic_visitor *v, bcop_traffic_way way, int to, long bytes) {
-    tell(v, (bcop_traffic_message){.way = way, .to = to, .count = 1, .bytes = bytes});
+    tell(v, (bcop_traffic_message){.way = way, .to = v->base + to, .count = 1, .bytes = bytes});
 }
 
 void bcop_traffic_tell_group(const bcop_traffic_visitor *v, bcop_traffic_way way, int group,
                              long bytes) {
     const long count = way == BCOP_TRAFFIC_GATHER ? group - 1 : 1;
-    tell(v, (bcop_traffic_message){
-                .way = way, .to = -1, .group = group, .count = count, .bytes = bytes});
+    tell(
+        v,
+        (bcop_traffic_message){
+            .way = way, .to = -1, .base = v->base, .group = group, .count = count, .bytes = bytes});
 }
 
 static void add_message(void *context, const bcop_traffic_message *m) {

@@ -34,8 +34,9 @@ typedef enum bcop_traffic_way {
 typedef struct bcop_traffic_message {
     bcop_traffic_kind kind;
     bcop_traffic_way way;
-    int to, group;
-    int block; /* of the stage's messages about one parameter: which */
+    int to;          /* of a message; of a gather or reduction -1 */
+    int base, group; /* of a gather or reduction: the ranks base .. base + group - 1 */
+    int block;       /* of the stage's messages about one parameter: which */
     long count, bytes;
 } bcop_traffic_message;
 
@@ -46,6 +47,7 @@ typedef struct bcop_traffic_visitor {
     void *context;
     bcop_traffic_kind kind; /* of what is listed next */
     int block;
+    int base;   /* of the group whose ranks are told of */
     long times; /* everything listed next goes so often; 0: once */
 } bcop_traffic_visitor;
 

@@ -2,6 +2,8 @@
 
 #include "ortho/rows.h"
 
+#include <math.h>
+
 const char *bcop_placement_name(bcop_placement placement) {
     static const char *const name[] = {"auto", "replicated", "owned", "shared", "grid"};
     return name[placement];
@@ -11,10 +13,14 @@ const char *bcop_placement_name(bcop_placement placement) {
    GFLOP/s. */
 static const double small_cost = 1e6;
 
+double bcop_placement_part(int rows, int cols, int holders) {
+    const double iterations = 2, n = cols, square = n * n, part = (double)rows / holders;
+    return rows >= 3L * cols ? 7 * part * square + 5 * iterations * square * n
+                             : (4 + 3 * iterations) * part * square;
+}
+
 double bcop_placement_cost(int rows, int cols) {
-    const double iterations = 2, n = cols, square = n * n;
-    return rows >= 3L * cols ? 7 * rows * square + 5 * iterations * square * n
-                             : (4 + 3 * iterations) * rows * square;
+    return bcop_placement_part(rows, cols, 1);
 }
 
 static double cost_of(const bcop_parameter *p) {
@@ -60,25 +66,50 @@ static bool goes_on_grid(const bcop_placement_rule *rule, const bcop_parameter *
             cost_of(p) > rule->grid_above);
 }
 
+static bool is_divided(bcop_placement placement) {
+    return placement == BCOP_PLACEMENT_SHARED || placement == BCOP_PLACEMENT_GRID;
+}
+
 int bcop_placement_holders(int ranks, int rows) {
     const int panels = bcop_rows_panels(rows);
     return panels < ranks ? panels : ranks;
 }
 
-/* Longest processing time first: of the bundles left the costliest goes to the rank with the least
-   load. */
-static void deal(int ranks, int count, bcop_parameter *const parameter[],
-                 bcop_placement_choice choice[]) {
-    double load[BCOP_PLACEMENT_RANKS_MAX] = {0};
-    for (int i = 0; i < count; i++) {
-        const bcop_placement p = choice[i].placement;
-        if (p != BCOP_PLACEMENT_SHARED && p != BCOP_PLACEMENT_GRID)
-            continue;
-        const int members =
-            p == BCOP_PLACEMENT_GRID ? ranks : bcop_placement_holders(ranks, parameter[i]->rows);
-        for (int r = 0; r < members; r++)
-            load[r] += cost_of(parameter[i]) / members;
+/* Spreads the blocks that are SHARED or on the GRID, the costliest first, each over the group of
+   consecutive ranks that has the least to do. */
+static void spread(int ranks, int count, bcop_parameter *const parameter[],
+                   bcop_placement_choice choice[], double load[]) {
+    for (;;) {
+        int costliest = -1;
+        for (int i = 0; i < count; i++)
+            if (is_divided(choice[i].placement) && choice[i].first < 0 &&
+                (costliest < 0 || cost_of(parameter[i]) > cost_of(parameter[costliest])))
+                costliest = i;
+        if (costliest < 0)
+            return;
+        const bcop_parameter *p = parameter[costliest];
+        const bool grid = choice[costliest].placement == BCOP_PLACEMENT_GRID;
+        const int members = grid ? ranks : bcop_placement_holders(ranks, p->rows);
+        int idlest = 0;
+        double least = INFINITY;
+        for (int first = 0; first + members <= ranks; first += members) {
+            double most = 0;
+            for (int r = first; r < first + members; r++)
+                most = fmax(most, load[r]);
+            if (most < least) {
+                least = most;
+                idlest = first;
+            }
+        }
+        choice[costliest].first = idlest;
+        for (int r = idlest; r < idlest + members; r++)
+            load[r] += bcop_placement_part(p->rows, p->cols, members);
     }
+}
+
+/* Of the bundles left the costliest goes to the rank with the least load. */
+static void deal(int ranks, int count, bcop_parameter *const parameter[],
+                 bcop_placement_choice choice[], double load[]) {
     for (;;) {
         int costliest = -1, idlest = 0;
         double most = 0;
@@ -95,8 +126,11 @@ static void deal(int ranks, int count, bcop_parameter *const parameter[],
         for (int r = 1; r < ranks; r++)
             if (load[r] < load[idlest])
                 idlest = r;
-        for (int i = costliest; i < bundle_end(count, parameter, costliest); i++)
+        for (int i = costliest; i < bundle_end(count, parameter, costliest); i++) {
             choice[i].owner = idlest;
+            if (choice[i].first < 0)
+                choice[i].first = idlest;
+        }
         load[idlest] += most;
     }
 }
@@ -130,8 +164,8 @@ void bcop_placement_choose(const bcop_placement_rule *rule, int ranks, int count
         end = bundle_end(count, parameter, i);
         const bool moves = ranks > 1 && is_movable(rule, parameter, i, end);
         for (int b = i; b < end; b++) {
-            choice[b] = moves ? (bcop_placement_choice){BCOP_PLACEMENT_OWNED, -1}
-                              : (bcop_placement_choice){BCOP_PLACEMENT_REPLICATED, 0};
+            choice[b] = moves ? (bcop_placement_choice){BCOP_PLACEMENT_OWNED, -1, -1}
+                              : (bcop_placement_choice){BCOP_PLACEMENT_REPLICATED, 0, 0};
             if (moves && goes_on_grid(rule, parameter[b]))
                 choice[b].placement = BCOP_PLACEMENT_GRID;
         }
@@ -139,5 +173,7 @@ void bcop_placement_choose(const bcop_placement_rule *rule, int ranks, int count
     if (rule->wanted == BCOP_PLACEMENT_AUTO || rule->wanted == BCOP_PLACEMENT_SHARED)
         while (share_one(rule, rule->share_above, ranks, count, parameter, choice))
             ;
-    deal(ranks, count, parameter, choice);
+    double load[BCOP_PLACEMENT_RANKS_MAX] = {0};
+    spread(ranks, count, parameter, choice, load);
+    deal(ranks, count, parameter, choice, load);
 }

@@ -27,6 +27,7 @@ typedef struct bcop_placement_rule {
 typedef struct bcop_placement_choice {
     bcop_placement placement;
     int owner; /* of its bundle: the rank that holds it when it is OWNED */
+    int first; /* the first of the ranks that hold rows */
 } bcop_placement_choice;
 
 /* "replicated", "owned", ... */
@@ -36,12 +37,14 @@ const char *bcop_placement_name(bcop_placement placement);
  * 7 rows cols^2 + 5 i cols^3. Local. */
 double bcop_placement_cost(int rows, int cols);
 
-/* How many ranks hold rows of a SHARED block. Local. */
+/* How many ranks hold rows of a SHARED block, and flops of its update for each: all of them do the
+ * small iteration of a tall block. Local. */
 int bcop_placement_holders(int ranks, int rows);
+double bcop_placement_part(int rows, int cols, int holders);
 
 /* Chooses for `ranks` <= BCOP_PLACEMENT_RANKS_MAX ranks: bundles that are not worth a message are
- * REPLICATED, blocks that outweigh a rank's part SHARED, and whole bundles dealt out by longest
- * processing time first. Local. */
+ * REPLICATED, blocks that outweigh a rank's part SHARED. Longest processing time first, shared
+ * blocks are dealt to groups of consecutive ranks, then whole bundles to ranks. Local. */
 void bcop_placement_choose(const bcop_placement_rule *rule, int ranks, int count,
                            bcop_parameter *const parameter[], bcop_placement_choice choice[]);
 

@@ -148,6 +148,7 @@ void bcop_rows_outer(const bcop_rows *r, int depth, const float *left, const flo
 void bcop_rows_list(const bcop_rows *r, int sums, int squares, bcop_traffic_visitor v) {
     if (r->group->size == 1)
         return;
+    v.base = r->group->base;
     v.times = sums;
     if (sums > 0 && is_summed(r))
         bcop_lanes_list(&r->sum, &v);

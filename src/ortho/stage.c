@@ -29,11 +29,10 @@ static void fill_offsets(const bcop_stage *stage, const bcop_stage_entry *e, lon
         return;
     }
     const int panels = bcop_rows_panels(p->rows);
-    const bool shared = e->placement == BCOP_PLACEMENT_SHARED;
-    const int first = shared ? 0 : e->owner;
-    const int members = shared ? bcop_placement_holders(ranks, p->rows) : 1;
+    const int members =
+        e->placement == BCOP_PLACEMENT_SHARED ? bcop_placement_holders(ranks, p->rows) : 1;
     for (int r = 0; r <= ranks; r++) {
-        const int member = r - first;
+        const int member = r - e->first;
         const int run = member <= 0 ? 0 : member >= members ? panels : panels * member / members;
         offset[r] = (long)p->rows * run / panels * p->cols;
     }
@@ -65,6 +64,7 @@ bcop_status bcop_stage_open(bcop_stage *stage, const bcop_comm *comm, bcop_stage
         *e = (bcop_stage_entry){.parameter = parameter[i],
                                 .placement = stage->choice[i].placement,
                                 .owner = stage->choice[i].owner,
+                                .first = stage->choice[i].first,
                                 .size = bcop_parameter_size(parameter[i])};
         if (e->placement == BCOP_PLACEMENT_REPLICATED)
             continue;
@@ -342,8 +342,7 @@ void bcop_stage_collect(const bcop_stage *stage, const bcop_stage_entry *e, int 
         memcpy(whole + (single ? 0 : held_at(stage, e)), e->state[slot],
                (size_t)(single ? 1 : e->size) * sizeof *whole);
     if (e->offset && single)
-        bcop_comm_broadcast(stage->comm, whole, sizeof *whole,
-                            e->placement == BCOP_PLACEMENT_OWNED ? e->owner : 0);
+        bcop_comm_broadcast(stage->comm, whole, sizeof *whole, e->first);
     else if (e->offset)
         bcop_comm_gather_floats(stage->comm, whole, e->offset);
 }

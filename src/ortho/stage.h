@@ -4,7 +4,7 @@
  * Whoever holds rows of a block updates them and keeps their optimizer state:
  *   REPLICATED  every rank holds all rows of it (biases, and blocks that are not worth a message);
  *   OWNED       one rank holds all rows, dealt out by longest processing time first;
- *   SHARED      runs of row panels over the first min(ranks, panels) ranks;
+ *   SHARED      runs of row panels over a group of min(ranks, panels) consecutive ranks;
  *   GRID        equal runs of rows over all ranks, products on a two-dimensional grid of them
  *               (grid/grid.h), for the largest blocks, and only when asked for.
  * These are one mechanism, rows held by a group of one or of several; afterwards every rank gets
@@ -36,13 +36,13 @@ typedef struct bcop_stage_rule {
 typedef struct bcop_stage_entry {
     bcop_parameter *parameter; /* not owned; its memory is the stage's */
     bcop_placement placement;
-    int owner;
-    long *offset;    /* [ranks + 1]: where in the value ranks' rows begin, in floats; NULL when
-                        REPLICATED */
-    bcop_rows rows;  /* of a block, on this rank; count 0: none here */
-    long size;       /* floats of the value that this rank holds */
-    float *gradient; /* [size], to be filled before an update, which overwrites it; part of
-                        parameter->gradient where that is formed as a whole */
+    int owner, first; /* as chosen */
+    long *offset;     /* [ranks + 1]: where in the value ranks' rows begin, in floats; NULL when
+                         REPLICATED */
+    bcop_rows rows;   /* of a block, on this rank; count 0: none here */
+    long size;        /* floats of the value that this rank holds */
+    float *gradient;  /* [size], to be filled before an update, which overwrites it; part of
+                         parameter->gradient where that is formed as a whole */
     int slots;
     bcop_slot slot[BCOP_SLOTS_MAX];
     float *state[BCOP_SLOTS_MAX]; /* [size], or one number */
@@ -55,8 +55,9 @@ enum {
 typedef struct bcop_stage {
     bcop_stage_rule rule;
     const bcop_comm *comm;
-    bcop_comm group[BCOP_STAGE_GROUPS]; /* of fewer ranks than `comm`; size 0 where not a member */
-    bcop_grid grid;                     /* of all ranks, when a block is on it */
+    bcop_comm
+        group[BCOP_STAGE_GROUPS]; /* this rank's of 2^g ranks; size 0: left over, or not used */
+    bcop_grid grid;               /* of all ranks, when a block is on it */
     int count;
     bcop_parameter *const *parameter; /* [count], not owned */
     bcop_placement_choice *choice;    /* [count], owned */

@@ -54,7 +54,7 @@ static void hear(void *context, const bcop_traffic_message *message) {
         note(p, p->me, (event){m, -1, true});
     else
         for (int step = 1; step < m.group; step++)
-            note_pair(p, (p->me + step) % m.group, m);
+            note_pair(p, m.base + (p->me - m.base + step) % m.group, m);
 }
 
 static bcop_status listen(pattern *p, const bcop_worker_data *data, const bcop_machine *machine,

@@ -48,7 +48,7 @@ static void hear(void *context, const bcop_traffic_message *m) {
     } else if (m->way == BCOP_TRAFFIC_GATHER) {
         const long each = m->count / (m->group - 1) * m->bytes;
         flow(me, m, levels(m->group) * count / (m->group - 1), all);
-        for (int r = 0; r < m->group; r++)
+        for (int r = m->base; r < m->base + m->group; r++)
             if (r != l->me) {
                 flow(&l->rank[r], m, 0, (double)each);
                 l->rank[r].received[m->kind] += each;

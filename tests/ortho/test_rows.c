@@ -414,10 +414,13 @@ static void test_rows_split(void **state) {
     (void)state;
     for (int members = 1; members <= comm.size; members++) {
         const bcop_comm *group = &groups[members];
-        const int size = comm.rank < members ? members : 0;
-        int wrong = group->size != size || (size > 0 && group->rank != comm.rank);
-        if (group->size > 0)
-            wrong += bcop_comm_max(group, comm.rank) != members - 1;
+        const int base = comm.rank / members * members;
+        const int size = base + members <= comm.size ? members : 0;
+        int wrong = group->size != size;
+        if (group->size > 0) {
+            wrong += group->base != base || group->rank != comm.rank - base;
+            wrong += bcop_comm_max(group, comm.rank) != base + members - 1;
+        }
         assert_nowhere(wrong, "members", members, group->size);
     }
     assert_true(bcop_comm_alone.size == 1 && bcop_comm_alone.rank == 0);
