@@ -8,8 +8,9 @@
 
 /* The constants of the machine model that benchmarks calibrate; 0: not measured. */
 typedef struct bcop_bench_machine {
-    double gemm_gflops;   /* layers, per rank, all ranks at once (conv) */
-    double ortho_gflops;  /* the stage on one rank, bcop_placement_cost() over time (ortho) */
+    double gemm_gflops;   /* layers, per rank, all ranks at once (conv; step: within a training) */
+    double ortho_gflops;  /* the stage on one rank, bcop_placement_cost() over time (ortho; step:
+                             flops over time of rank 0's part of real updates) */
     double copy_gbs;      /* bytes copied in memory, per rank, all ranks at once (conv) */
     double latency_us;    /* one small message (comm) */
     double bandwidth_gbs; /* one large message (comm) */

@@ -5,6 +5,7 @@
 #include "base/rng.h"
 #include "linalg/product.h"
 #include "nn/model.h"
+#include "train/worker.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -192,9 +193,8 @@ static bcop_status measure_trial(trial *t, const bcop_comm *comm) {
 
 /* ---- saying it ---- */
 
-/* Forward, the gradient of the input, and, unless that goes by factors, of the operator. */
 static int passes(const subject *s) {
-    return 1 + (s->layer->index > 0) + !s->layer->factored;
+    return bcop_worker_passes(s->layer);
 }
 
 /* Of all passes over the subject's images: 2 flops per weight, pixel and image. */

@@ -7,6 +7,7 @@
 #include "train/samedata.h"
 #include "train/worker.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 typedef struct run {
@@ -102,6 +103,25 @@ static void report_phases(const run *r, json_t *json) {
     json_object_set_new(json, "iterations", json_real(r->iterations / steps));
 }
 
+/* The machine of a plan, as this rank showed it: everything that layers do, and everything that an
+   update does, for the flops of their products. */
+static void calibrate(const run *r) {
+    const bcop_worker *w = &r->worker;
+    const int steps = r->task->steps, iterations = (int)lround(r->iterations / steps);
+    const long images = w->exchange.row[w->comm->rank + 1] - w->exchange.row[w->comm->rank];
+    double compute = 0, update = 0;
+    for (int i = 0; i < w->model->count; i++)
+        compute +=
+            bcop_worker_passes(&w->model->layer[i]) * w->model->layer[i].flops * (double)images;
+    for (int i = 0; i < w->stage.count; i++)
+        update += bcop_stage_flops(&w->stage, i, iterations);
+    double *seconds = r->seconds;
+    r->task->machine.gemm_gflops =
+        1e-9 * compute / bcop_bench_timing_median(steps, seconds + BCOP_PHASE_COMPUTE * steps);
+    r->task->machine.ortho_gflops =
+        1e-9 * update / bcop_bench_timing_median(steps, seconds + BCOP_PHASE_UPDATE * steps);
+}
+
 /* sent[ranks][kinds]: bytes and messages of a step, to a table and to JSON. */
 static void report_traffic(const run *r, const double *bytes, const double *messages,
                            json_t *json) {
@@ -141,6 +161,7 @@ static bcop_status report(run *r) {
         json_t *json = json_object();
         report_phases(r, json);
         report_traffic(r, sent, sent + cells, json);
+        calibrate(r);
         json_object_update(r->task->json, json);
         json_decref(json);
     }

@@ -224,13 +224,13 @@ static json_t *json_layers(const bcop_plan *plan) {
     for (int i = 0; i < m->count; i++) {
         const bcop_layer *l = &m->layer[i];
         const int size = (int)sizeof(float);
-        json_array_append_new(
-            list, json_pack("{s:i, s:s, s:[iii], s:f, s:f, s:I, s:I, s:b, s:f, s:f}", "index", i,
-                            "kind", l->kind->name, "out", l->out.height, l->out.width,
-                            l->out.channels, "flops", l->flops, "moved_bytes", l->moved,
-                            "kept_bytes", (json_int_t)l->saved * size, "gradient_bytes",
-                            (json_int_t)l->lane_gradient * size, "factored", (int)l->factored,
-                            "build_flops", l->build_flops, "pull_flops", l->pull_flops));
+        json_array_append_new(list, json_pack("{s:i, s:s, s:[iii], s:f, s:I, s:I, s:b, s:f, s:f}",
+                                              "index", i, "kind", l->kind->name, "out",
+                                              l->out.height, l->out.width, l->out.channels, "flops",
+                                              l->flops, "kept_bytes", (json_int_t)l->saved * size,
+                                              "gradient_bytes", (json_int_t)l->lane_gradient * size,
+                                              "factored", (int)l->factored, "build_flops",
+                                              l->build_flops, "pull_flops", l->pull_flops));
     }
     return list;
 }

@@ -38,7 +38,6 @@ static bcop_status plan(bcop_layer *layer) {
         return bcop_config_fail(layer->where, "%d channels do not divide into groups of %d",
                                 channels, n);
     layer->out = layer->in;
-    layer->moved = 2 * sizeof(float) * (double)bcop_shape_size(layer->in);
     layer->saved = (bcop_shape_size(layer->in) + 3) / 4; /* bytes in floats */
     return BCOP_OK;
 }

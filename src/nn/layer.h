@@ -44,7 +44,6 @@ typedef struct bcop_layer {
     /* What it costs, for plans. Backward is two such products, one when the input's gradient is not
        wanted. */
     double flops;          /* of the product of forward, per image */
-    double moved;          /* bytes read and written besides by forward, per image */
     double build_flops;    /* operator from the parameters */
     double pull_flops;     /* gradients of the parameters from the lane gradient */
     int stored_dimensions; /* of the stored operator (kernel 4, weight 2), 0: none */

@@ -114,8 +114,6 @@ static bcop_status plan(bcop_layer *layer) {
     layer->bound_work = 2 * (c->k + 1L) * c->c_in * c->c_out + bcop_spectral_work(c->kernel.m);
     const double pixels = (double)c->height * c->width;
     layer->flops = 2.0 * (double)taps * c->c_in * c->c_out * pixels;
-    layer->moved =
-        2 * sizeof(float) * ((double)taps * c->c_in * pixels + (double)bcop_shape_size(layer->in));
     layer->build_flops = bcop_kernel_flops(&c->kernel);
     layer->pull_flops = 2 * layer->build_flops;
     layer->stored_dimensions = 4;

@@ -57,7 +57,6 @@ static bcop_status plan(bcop_layer *layer) {
     layer->lane_gradient = (layer->factored ? 0 : size * d->out) + (o->bias ? d->out : 0);
     layer->bound_work = (long)tall * thin + bcop_spectral_work(thin);
     layer->flops = 2.0 * d->in * d->out;
-    layer->moved = 2 * sizeof(float) * (double)d->in;
     layer->stored_dimensions = 2;
     layer->stored_size[0] = d->out;
     layer->stored_size[1] = d->in;

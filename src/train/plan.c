@@ -74,7 +74,7 @@ static bcop_plan_flow both(const bcop_plan_rank *r, bcop_traffic_kind kind) {
 /* The terms that a rank knows for itself; not the gathers of blocks. */
 static void price_rank(bcop_plan_rank *r, const bcop_machine *m) {
     double *s = r->seconds;
-    s[BCOP_PLAN_COMPUTE] = bcop_machine_multiply(m, r->compute) + bcop_machine_copy(m, r->moved);
+    s[BCOP_PLAN_COMPUTE] = bcop_machine_multiply(m, r->compute);
     s[BCOP_PLAN_AGREE] = seconds_of(m, both(r, BCOP_TRAFFIC_RECORD));
     const double early = seconds_of(m, r->flow[BCOP_TRAFFIC_GRADIENTS][1]) +
                          seconds_of(m, r->flow[BCOP_TRAFFIC_FACTORS][1]);
@@ -135,15 +135,12 @@ static void add_layers(const bcop_worker *w, bcop_plan_rank *r) {
     const bcop_exchange *x = &w->exchange;
     for (int i = 0; i < w->model->count; i++) {
         const bcop_layer *layer = &w->model->layer[i];
-        const int passes = i == 0 ? 2 : 3, k = x->part_of[i];
-        r->compute += passes * layer->flops * r->images;
-        r->moved += passes * layer->moved * r->images;
+        const int k = x->part_of[i];
+        r->compute += bcop_worker_passes(layer) * layer->flops * r->images;
         r->build += layer->build_flops;
         if (k >= 0 && (x->part[k].root < 0 || x->part[k].root == w->comm->rank))
             r->form += layer->pull_flops;
     }
-    /* Two vectors are read and one is written for each addition of lanes. */
-    r->moved += 3.0 * sizeof(float) * (double)w->model->lane_length * (r->lanes - 1);
     for (int i = 0; i < x->factors; i++) {
         const bcop_exchange_factor *f = &x->factor[i];
         r->form += 2.0 * x->batch * f->rows[w->comm->rank] * f->cols[w->comm->rank];

@@ -1,18 +1,19 @@
 /* A plan: what a job of N ranks would hold, send and compute in a step, without running it.
  *
  * Memory, messages and flops are exact: every rank's worker is built on an imagined communicator
- * and asked. Seconds are a model (train/machine.h). Of one rank, with F the flops of forward per
- * image: compute   images (3 F, 2 F in the first layer) / gemm + bytes moved / copy agree
- * reductions: 2 log2(N) latencies each, and their bytes there and back exchange  nodes and factors:
- * messages x latency + bytes / bandwidth, less what hides behind the backward of the last lane;
- * then the finished sums likewise form      trees finished (copies), operators' gradients pulled
- * back, factors multiplied rows      gradient rows of shared blocks: messages x latency + bytes /
- * bandwidth update    flops of the rows that it holds / ortho sums      Gram and tangent sums of
- * shared blocks: messages x latency + bytes / bandwidth blocks    a gather of every block that
- * moves: log2(N) latencies, and all bytes through a ring build     operators from the blocks /
- * gemm, the same on every rank Bytes are those sent and received. A phase (worker.h) ends together
- * for all ranks, so it lasts as long as its slowest rank's terms. The model knows no contention
- * between ranks, no jitter, and gathers that are pipelined. */
+ * and asked. Seconds are a model (train/machine.h); the terms of one rank are
+ *   compute   flops of forward and backward / gemm (whose rate takes in all that layers do);
+ *   agree     reductions: 2 log2(N) latencies each, and their bytes there and back;
+ *   exchange  nodes and factors, messages x latency + bytes / bandwidth, less what hides behind the
+ *             backward of the last lane, then the finished sums likewise;
+ *   form      trees finished (copies), gradients pulled out of sums, factors multiplied;
+ *   rows      gradient rows of shared blocks, messages x latency + bytes / bandwidth;
+ *   update    flops of the rows that it holds / ortho;
+ *   sums      Gram and tangent sums of shared blocks, messages x latency + bytes / bandwidth;
+ *   blocks    a gather of every block that moves: log2(N) latencies, all bytes through a ring;
+ *   build     operators from the blocks / gemm, the same on every rank.
+ * Bytes are those sent and received. A phase (worker.h) ends together for all ranks, so it lasts as
+ * long as its slowest rank's terms. The model knows no contention between ranks and no jitter. */
 #ifndef BCOP_TRAIN_PLAN_H
 #define BCOP_TRAIN_PLAN_H
 
@@ -50,7 +51,7 @@ typedef struct bcop_plan_rank {
     long received[BCOP_TRAFFIC_KINDS];          /* bytes */
     bcop_plan_flow flow[BCOP_TRAFFIC_KINDS][2]; /* [1]: early */
     double compute, form, update, build;        /* flops */
-    double moved, added;                        /* bytes copied by compute, and by form */
+    double added;                               /* bytes copied by form */
     double seconds[BCOP_PLAN_TERMS];
 } bcop_plan_rank;
 

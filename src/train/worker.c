@@ -170,6 +170,10 @@ bcop_status bcop_worker_prefetch(const bcop_worker *w, long first, bcop_prefetch
     return bcop_prefetch_open(&what, prefetch);
 }
 
+int bcop_worker_passes(const bcop_layer *layer) {
+    return 1 + (layer->index > 0) + !layer->factored;
+}
+
 /* ---- one step ---- */
 
 static void tell(const bcop_worker *w, bcop_phase phase) {

@@ -94,6 +94,11 @@ typedef struct bcop_worker_flags {
 bcop_status bcop_worker_step(bcop_worker *worker, long step, double factor, const float *x,
                              const int *label, bcop_worker_flags *flags);
 
+/* How often an image passes a layer's operator in forward and backward: forward, the gradient of
+ * the input (not of the first layer's), and of the operator (unless that goes by factors). Local.
+ */
+int bcop_worker_passes(const bcop_layer *layer);
+
 /* What this rank hands to MPI in one step with so many Bjorck iterations in every block: each
  * message, and their sum. Local. */
 void bcop_worker_list(const bcop_worker *worker, int iterations, bcop_traffic_visitor v);
