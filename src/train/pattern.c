@@ -136,31 +136,48 @@ static void reductions(const diary *d, bool of_stage, FILE *out) {
     }
 }
 
-/* A gather by all ranks; bytes_of(rank). */
-static void gather_sums(const pattern *p, FILE *out) {
+/* What rank r gives to the gather of the sums that every rank wants. */
+static long gathered(const pattern *p, int r) {
     const filter f = {BCOP_TRAFFIC_GRADIENTS, BCOP_TRAFFIC_GATHER, -1};
-    bool any = false;
-    for (int r = 0; r < p->plan->comm.size; r++)
-        any |= rounds(&p->diary[r], f) > 0;
-    for (int r = 0; any && r < p->plan->comm.size; r++) {
-        const diary *d = &p->diary[r];
-        long bytes = 0;
-        for (long i = 0; i < d->count; i++)
-            bytes += fits(&d->event[i], f) ? d->event[i].message.bytes : 0;
-        fprintf(out, "%s%ld", r ? "," : ",[\"allgatherv\",[", bytes);
+    const diary *d = &p->diary[r];
+    long bytes = 0;
+    for (long i = 0; i < d->count; i++)
+        bytes += fits(&d->event[i], f) ? d->event[i].message.bytes : 0;
+    return bytes;
+}
+
+/* The tables: what ranks give to the gather of the sums, and to that of each block that moves. */
+static void write_head(const pattern *p, FILE *out) {
+    const bcop_stage *stage = &p->plan->worker.stage;
+    const int ranks = p->plan->comm.size;
+    fprintf(out, "{\"ranks\":%d,\"tables\":[", ranks);
+    for (int r = 0; r < ranks; r++)
+        fprintf(out, "%s%ld", r ? "," : "[", gathered(p, r));
+    fputc(']', out);
+    for (int i = 0; i < stage->count; i++) {
+        const long *offset = stage->entry[i].offset;
+        for (int r = 0; offset && r < ranks; r++)
+            fprintf(out, "%s%ld", r ? "," : ",[",
+                    (offset[r + 1] - offset[r]) * (long)sizeof(float));
+        fputs(offset ? "]" : "", out);
     }
-    fputs(any ? "]]" : "", out);
+    fputs("]}\n", out);
+}
+
+static void gather_sums(const pattern *p, FILE *out) {
+    for (int r = 0; r < p->plan->comm.size; r++)
+        if (gathered(p, r) > 0) {
+            fputs(",[\"allgatherv\",0]", out);
+            return;
+        }
 }
 
 static void gather_blocks(const pattern *p, FILE *out) {
     const bcop_stage *stage = &p->plan->worker.stage;
-    for (int i = 0; i < stage->count; i++) {
-        const long *offset = stage->entry[i].offset;
-        for (int r = 0; offset && r < p->plan->comm.size; r++)
-            fprintf(out, "%s%ld", r ? "," : ",[\"allgatherv\",[",
-                    (offset[r + 1] - offset[r]) * (long)sizeof(float));
-        fputs(offset ? "]]" : "", out);
-    }
+    int table = 0;
+    for (int i = 0; i < stage->count; i++)
+        if (stage->entry[i].offset)
+            fprintf(out, ",[\"allgatherv\",%d]", ++table);
 }
 
 /* Forward and backward, the closing of the step, and gradients to their holders. */
@@ -228,6 +245,8 @@ bcop_status bcop_pattern_write(const bcop_plan *plan, const bcop_worker_data *da
     bcop_status status = BCOP_OK;
     for (int r = 0; status == BCOP_OK && r < ranks; r++)
         status = listen(&p, data, machine, r);
+    if (status == BCOP_OK)
+        write_head(&p, out);
     for (int r = 0; status == BCOP_OK && r < ranks; r++) {
         fprintf(out, "{\"rank\":%d,\"actions\":[[\"compute\",0]", r);
         write_gradients(&p, r, machine, out);

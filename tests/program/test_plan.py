@@ -199,7 +199,7 @@ def check_crossover():
         assert b["owned"] is None or b["owned"] > a["owned"]
 
 
-def replay(lines):
+def replay(tables, lines):
     """Runs the actions of all ranks with messages that are sent at once; every receive must find the
     next message of its sender, and be as long. Gives each rank's bytes sent, as comm/ counts."""
     ranks = len(lines)
@@ -235,7 +235,7 @@ def replay(lines):
             assert all(action == collective[0] for action in collective.values())
             for r in range(ranks):
                 kind, what = collective[r]
-                sent_bytes[r] += what if kind == "allreduce" else (ranks - 1) * what[r]
+                sent_bytes[r] += what if kind == "allreduce" else (ranks - 1) * tables[what][r]
                 at[r] += 1
             collective, moved = {}, True
     assert all(at[r] == len(line["actions"]) for r, line in enumerate(lines)), "a deadlock"
@@ -254,8 +254,10 @@ def check_pattern():
                               "steps")
                 with open("steps", encoding="utf-8") as file:
                     lines = [json.loads(line) for line in file]
+                head, lines = lines[0], lines[1:]
+                assert head["ranks"] == ranks
                 assert [line["rank"] for line in lines] == list(range(ranks))
-                for got, rank in zip(replay(lines), answer["per_rank"]):
+                for got, rank in zip(replay(head["tables"], lines), answer["per_rank"]):
                     assert got == sum(k["bytes"] for k in rank["communication"].values())
     fails(73, "plan", path, "--ranks", 2, "--pattern", ".", message="Is a directory",
           ranks=(None,))
