@@ -110,6 +110,11 @@ static const bcop_comm *group_for(const bcop_stage *stage, const bcop_stage_entr
     return panels >= stage->comm->size ? stage->comm : &stage->group[g];
 }
 
+/* Whether this rank has a part in the update: on the grid every rank has, with rows or without. */
+static bool takes_part(const bcop_stage_entry *e) {
+    return e->size > 0 || e->placement == BCOP_PLACEMENT_GRID;
+}
+
 static void plan_entry(bcop_stage *stage, bcop_stage_entry *e, bcop_arena *arena) {
     bcop_parameter *p = e->parameter;
     const long whole = bcop_parameter_size(p);
@@ -129,12 +134,7 @@ static void plan_entry(bcop_stage *stage, bcop_stage_entry *e, bcop_arena *arena
         bcop_rows_plan(&e->rows, group_for(stage, e), p->rows, p->cols, arena);
     e->slots = stage->rule.optimizer->slots(p->orthonormal, e->slot);
     for (int s = 0; s < e->slots; s++)
-        e->state[s] = bcop_arena_floats(arena, e->slot[s].single && e->size ? 1 : e->size);
-}
-
-/* Whether this rank has a part in the update: on the grid every rank has, with rows or without. */
-static bool takes_part(const bcop_stage_entry *e) {
-    return e->size > 0 || e->placement == BCOP_PLACEMENT_GRID;
+        e->state[s] = bcop_arena_floats(arena, e->slot[s].single && takes_part(e) ? 1 : e->size);
 }
 
 static long scratch_for(const bcop_stage *stage, const bcop_stage_entry *e) {

@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-enum { COUNT = 9, STEPS = 2 };
+enum { COUNT = 11, STEPS = 2 };
 
 static const bcop_bjorck_rule RULE = {.tolerance = 2e-6, .max_iterations = 30};
 
@@ -31,6 +31,8 @@ static const bcop_parameter LAYOUT[COUNT] = {
     {.name = "e/W", .rows = 4200, .cols = 20, .orthonormal = true, .factored = true, .bundle = 4},
     {.name = "f/H", .rows = 200, .cols = 150, .orthonormal = true, .bundle = 5},
     {.name = "f/P1", .rows = 600, .cols = 100, .orthonormal = true, .bundle = 5},
+    {.name = "g/one", .rows = 1, .cols = 1, .orthonormal = true, .bundle = 6},
+    {.name = "h/bias", .rows = 3, .cols = 1, .bundle = 7},
 };
 
 static bcop_comm comm;
