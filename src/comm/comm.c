@@ -10,6 +10,7 @@ bcop_status bcop_comm_open(bcop_comm *comm) {
     MPI_Initialized(&started);
     if (!started && MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS)
         return bcop_status_fail(BCOP_INTERNAL, "MPI did not start");
+    *comm = (bcop_comm){.handle = MPI_COMM_NULL};
     MPI_Comm_dup(MPI_COMM_WORLD, &comm->handle);
     MPI_Comm_rank(comm->handle, &comm->rank);
     MPI_Comm_size(comm->handle, &comm->size);
