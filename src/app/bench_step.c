@@ -62,8 +62,6 @@ static bcop_status take_steps(run *r) {
         const double factor =
             bcop_schedule_factor(&e->schedule, i, per_epoch * e->train.epochs, per_epoch);
         BCOP_TRY(bcop_worker_step(&r->worker, i + 1, factor, batch.x, batch.label, &flags));
-        if (flags.stop != BCOP_OK)
-            return bcop_status_fail(flags.stop, "stopped");
         if (i < warmup)
             continue;
         for (int p = 0; p < BCOP_PHASES; p++)
