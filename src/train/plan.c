@@ -222,6 +222,8 @@ bcop_experiment bcop_plan_grow(const bcop_experiment *experiment, int ranks) {
         e.train.lanes = ranks;
     const int short_of = e.train.batch % e.train.lanes;
     e.train.batch += short_of ? e.train.lanes - short_of : 0;
+    if (e.ortho.grid_rows > 0 && ranks % e.ortho.grid_rows != 0)
+        e.ortho.grid_rows = 0;
     return e;
 }
 
