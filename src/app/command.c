@@ -75,6 +75,17 @@ static bcop_status run_alone(int argc, char **argv) {
     return BCOP_OK;
 }
 
+/* Whether mpirun or srun started this process and it is not the first: what MPI would say. */
+static bool is_another_rank(void) {
+    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"};
+    for (int i = 0; i < 3; i++) {
+        const char *rank = getenv(names[i]);
+        if (rank)
+            return strcmp(rank, "0") != 0;
+    }
+    return false;
+}
+
 int bcop_command_main(int argc, char **argv) {
     const bcop_command *command = NULL;
     for (int i = 0; argc > 1 && commands[i] && !command; i++)
@@ -86,6 +97,8 @@ int bcop_command_main(int argc, char **argv) {
     }
     if (command && command->uses_mpi)
         return (int)run_on_ranks(command, argc - 1, argv + 1);
+    if (command && is_another_rank())
+        return BCOP_OK; /* one answer is enough */
     const bcop_status status =
         command ? command->run(NULL, argc - 1, argv + 1) : run_alone(argc, argv);
     report(status);

@@ -2,7 +2,8 @@
  *
  * A message counts once for every rank it goes to: a gather or broadcast of b bytes to p others
  * counts p messages and p b bytes with the sender, a reduction of b bytes one message and b bytes
- * with every rank. Messages inside ScaLAPACK and HDF5 are theirs and not counted. */
+ * with every rank. Messages inside ScaLAPACK and HDF5 are theirs and
+ * not counted, nor are the few numbers that a grid adds up beside them (grid/grid.h). */
 #ifndef BCOP_COMM_TRAFFIC_H
 #define BCOP_COMM_TRAFFIC_H
 

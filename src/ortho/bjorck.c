@@ -328,7 +328,7 @@ bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_ro
             e = m->distance(&it);
         }
         first = e;
-        while (e > tolerance) {
+        while (!(e <= tolerance)) {
             if (*iterations == rule.max_iterations)
                 return bcop_status_fail(BCOP_DIVERGED,
                                         "%s: no convergence in %d Bjorck iterations (defect %.2e)",

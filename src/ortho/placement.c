@@ -15,7 +15,7 @@ static const double small_cost = 1e6;
 
 double bcop_placement_part(int rows, int cols, int holders) {
     const double iterations = 2, n = cols, square = n * n, part = (double)rows / holders;
-    return rows >= 3L * cols ? 7 * part * square + 5 * iterations * square * n
+    return rows >= 3L * cols ? 7 * part * square + 5 * (iterations - 1) * square * n
                              : (4 + 3 * iterations) * part * square;
 }
 
@@ -102,8 +102,11 @@ static void spread(int ranks, int count, bcop_parameter *const parameter[],
             }
         }
         choice[costliest].first = idlest;
+        /* On the grid the small iteration is divided as everything is. */
+        const double part =
+            grid ? cost_of(p) / members : bcop_placement_part(p->rows, p->cols, members);
         for (int r = idlest; r < idlest + members; r++)
-            load[r] += bcop_placement_part(p->rows, p->cols, members);
+            load[r] += part;
     }
 }
 
@@ -135,27 +138,63 @@ static void deal(int ranks, int count, bcop_parameter *const parameter[],
     }
 }
 
-/* Marks one more block as SHARED: the first that costs more than `limit`, or, for a limit of 0, the
-   first of a bundle that costs more than one rank's part of all that is not shared. False when
-   there is none. */
-static bool share_one(const bcop_placement_rule *rule, double limit, int ranks, int count,
-                      bcop_parameter *const parameter[], bcop_placement_choice choice[]) {
-    const double part = owned_cost(parameter, choice, 0, count) / ranks;
-    for (int i = 0, end; i < count; i = end) {
-        end = bundle_end(count, parameter, i);
-        const double bundle = owned_cost(parameter, choice, i, end);
-        for (int b = i; b < end; b++) {
-            const bcop_parameter *p = parameter[b];
-            const bool wanted = rule->wanted == BCOP_PLACEMENT_SHARED ||
-                                (limit > 0 ? cost_of(p) > limit : bundle > part);
-            if (p->orthonormal && choice[b].placement == BCOP_PLACEMENT_OWNED && wanted &&
-                bcop_rows_panels(p->rows) > 1) {
-                choice[b].placement = BCOP_PLACEMENT_SHARED;
-                return true;
-            }
+/* Whether a block may be SHARED, and what its rule says of it alone: forced, or too costly. */
+static bool is_sharable(const bcop_parameter *p, const bcop_placement_choice *choice) {
+    return p->orthonormal && choice->placement == BCOP_PLACEMENT_OWNED &&
+           bcop_rows_panels(p->rows) > 1;
+}
+
+static bool must_share(const bcop_placement_rule *rule, const bcop_parameter *p) {
+    return rule->wanted == BCOP_PLACEMENT_SHARED ||
+           (rule->wanted == BCOP_PLACEMENT_AUTO && rule->share_above > 0 &&
+            cost_of(p) > rule->share_above);
+}
+
+/* The costliest block that may still be shared; -1: none. */
+static int next_to_share(int count, bcop_parameter *const parameter[],
+                         const bcop_placement_choice choice[]) {
+    int costliest = -1;
+    for (int i = 0; i < count; i++)
+        if (is_sharable(parameter[i], &choice[i]) &&
+            (costliest < 0 || cost_of(parameter[i]) > cost_of(parameter[costliest])))
+            costliest = i;
+    return costliest;
+}
+
+/* Deals out what is placed, and gives the load of the busiest rank. */
+static double deal_all(int ranks, int count, bcop_parameter *const parameter[],
+                       bcop_placement_choice choice[]) {
+    double load[BCOP_PLACEMENT_RANKS_MAX] = {0}, most = 0;
+    for (int i = 0; i < count; i++)
+        if (choice[i].placement != BCOP_PLACEMENT_REPLICATED)
+            choice[i].owner = choice[i].first = -1;
+    spread(ranks, count, parameter, choice, load);
+    deal(ranks, count, parameter, choice, load);
+    for (int r = 0; r < ranks; r++)
+        most = fmax(most, load[r]);
+    return most;
+}
+
+/* Shares the costliest blocks, as many as leave the busiest rank the least to do. A block that is
+   shared needs more messages, so there must be something to gain. */
+static void share_best(int ranks, int count, bcop_parameter *const parameter[],
+                       bcop_placement_choice choice[]) {
+    const double enough = 0.95;
+    double least = deal_all(ranks, count, parameter, choice);
+    int best = 0, shared[BCOP_PLACEMENT_SHARED_MAX], tried = 0;
+    for (int block; tried < BCOP_PLACEMENT_SHARED_MAX &&
+                    (block = next_to_share(count, parameter, choice)) >= 0;) {
+        choice[block].placement = BCOP_PLACEMENT_SHARED;
+        shared[tried++] = block;
+        const double most = deal_all(ranks, count, parameter, choice);
+        if (most < enough * least) {
+            least = most;
+            best = tried;
         }
     }
-    return false;
+    while (tried > best)
+        choice[shared[--tried]].placement = BCOP_PLACEMENT_OWNED;
+    deal_all(ranks, count, parameter, choice);
 }
 
 void bcop_placement_choose(const bcop_placement_rule *rule, int ranks, int count,
@@ -164,16 +203,16 @@ void bcop_placement_choose(const bcop_placement_rule *rule, int ranks, int count
         end = bundle_end(count, parameter, i);
         const bool moves = ranks > 1 && is_movable(rule, parameter, i, end);
         for (int b = i; b < end; b++) {
-            choice[b] = moves ? (bcop_placement_choice){BCOP_PLACEMENT_OWNED, -1, -1}
-                              : (bcop_placement_choice){BCOP_PLACEMENT_REPLICATED, 0, 0};
+            choice[b] = (bcop_placement_choice){
+                moves ? BCOP_PLACEMENT_OWNED : BCOP_PLACEMENT_REPLICATED, 0, 0};
             if (moves && goes_on_grid(rule, parameter[b]))
                 choice[b].placement = BCOP_PLACEMENT_GRID;
+            else if (is_sharable(parameter[b], &choice[b]) && must_share(rule, parameter[b]))
+                choice[b].placement = BCOP_PLACEMENT_SHARED;
         }
     }
-    if (rule->wanted == BCOP_PLACEMENT_AUTO || rule->wanted == BCOP_PLACEMENT_SHARED)
-        while (share_one(rule, rule->share_above, ranks, count, parameter, choice))
-            ;
-    double load[BCOP_PLACEMENT_RANKS_MAX] = {0};
-    spread(ranks, count, parameter, choice, load);
-    deal(ranks, count, parameter, choice, load);
+    if (rule->wanted == BCOP_PLACEMENT_AUTO && rule->share_above == 0)
+        share_best(ranks, count, parameter, choice);
+    else
+        deal_all(ranks, count, parameter, choice);
 }

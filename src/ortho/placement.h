@@ -13,14 +13,17 @@ typedef enum bcop_placement {                      /* in the order of the option
                               BCOP_PLACEMENT_GRID
 } bcop_placement;
 
-enum { BCOP_PLACEMENT_RANKS_MAX = 4096 }; /* no more ranks than lanes */
+enum {
+    BCOP_PLACEMENT_RANKS_MAX = 4096, /* no more ranks than lanes */
+    BCOP_PLACEMENT_SHARED_MAX = 64   /* blocks that are tried */
+};
 
 typedef struct bcop_placement_rule {
     bcop_placement wanted; /* for all blocks */
-    double share_above; /* auto: flops above which a block is SHARED; 0: when its bundle costs more
-                           than one rank's part of what is not shared */
-    double grid_above;  /* auto: flops above which a block is on the GRID; 0: none */
-    int grid_rows;      /* process rows of the grid; 0: the most nearly square */
+    double share_above;    /* auto: flops above which a block is SHARED; 0: the costliest ones, as
+                              many as leave the busiest rank the least to do */
+    double grid_above;     /* auto: flops above which a block is on the GRID; 0: none */
+    int grid_rows;         /* process rows of the grid; 0: the most nearly square */
 } bcop_placement_rule;
 
 /* One parameter's placement. */
@@ -34,7 +37,7 @@ typedef struct bcop_placement_choice {
 const char *bcop_placement_name(bcop_placement placement);
 
 /* Flops of one update of a block with two Bjorck iterations: (4 + 3 i) rows cols^2, tall blocks
- * 7 rows cols^2 + 5 i cols^3. Local. */
+ * 7 rows cols^2 + 5 (i - 1) cols^3. Local. */
 double bcop_placement_cost(int rows, int cols);
 
 /* How many ranks hold rows of a SHARED block, and flops of its update for each: all of them do the
@@ -43,8 +46,8 @@ int bcop_placement_holders(int ranks, int rows);
 double bcop_placement_part(int rows, int cols, int holders);
 
 /* Chooses for `ranks` <= BCOP_PLACEMENT_RANKS_MAX ranks: bundles that are not worth a message are
- * REPLICATED, blocks that outweigh a rank's part SHARED. Longest processing time first, shared
- * blocks are dealt to groups of consecutive ranks, then whole bundles to ranks. Local. */
+ * REPLICATED; longest processing time first, shared blocks are dealt to groups of consecutive
+ * ranks, then whole bundles to ranks. Local. */
 void bcop_placement_choose(const bcop_placement_rule *rule, int ranks, int count,
                            bcop_parameter *const parameter[], bcop_placement_choice choice[]);
 

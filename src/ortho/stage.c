@@ -52,6 +52,9 @@ static bcop_status take_tables(bcop_stage *stage) {
 bcop_status bcop_stage_open(bcop_stage *stage, const bcop_comm *comm, bcop_stage_rule rule,
                             int count, bcop_parameter *const parameter[]) {
     *stage = (bcop_stage){.rule = rule, .comm = comm, .count = count, .parameter = parameter};
+    if (comm->size > BCOP_PLACEMENT_RANKS_MAX)
+        return bcop_status_fail(BCOP_CONFIG, "%d ranks are more than %d", comm->size,
+                                BCOP_PLACEMENT_RANKS_MAX);
     BCOP_TRY(bcop_comm_agree(comm, take_tables(stage)));
     bcop_comm_broadcast(comm, stage->choice, count * (long)sizeof *stage->choice, 0);
     bool needs_grid = false;
@@ -133,8 +136,10 @@ static void plan_entry(bcop_stage *stage, bcop_stage_entry *e, bcop_arena *arena
     else if (p->orthonormal && (e->size > 0 || !e->offset))
         bcop_rows_plan(&e->rows, group_for(stage, e), p->rows, p->cols, arena);
     e->slots = stage->rule.optimizer->slots(p->orthonormal, e->slot);
+    const size_t before = arena->used;
     for (int s = 0; s < e->slots; s++)
         e->state[s] = bcop_arena_floats(arena, e->slot[s].single && takes_part(e) ? 1 : e->size);
+    stage->state_bytes += arena->used - before;
 }
 
 static long scratch_for(const bcop_stage *stage, const bcop_stage_entry *e) {
@@ -147,6 +152,7 @@ static long scratch_for(const bcop_stage *stage, const bcop_stage_entry *e) {
 
 void bcop_stage_plan(bcop_stage *stage, bcop_arena *arena) {
     long scratch = 0, sums = 0;
+    stage->state_bytes = 0;
     for (int i = 0; i < stage->count; i++) {
         bcop_stage_entry *e = &stage->entry[i];
         plan_entry(stage, e, arena);

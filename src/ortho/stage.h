@@ -63,6 +63,7 @@ typedef struct bcop_stage {
     bcop_placement_choice *choice;    /* [count], owned */
     bcop_stage_entry *entry;          /* [count], owned */
     long *offsets;                    /* of the entries, owned */
+    size_t state_bytes;               /* of the memory: optimizer state, of what this rank holds */
     float *scratch;
 } bcop_stage;
 

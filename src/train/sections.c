@@ -77,7 +77,7 @@ static const bcop_option ortho_table[] = {
      .fallback = "0.0",
      .unit = "flops",
      .help =
-         "auto: an update that costs more is shared; 0: one that costs more than a rank's part"},
+         "auto: an update that costs more is shared; 0: so many that the busiest rank has least to do"},
     {.key = "grid_above",
      .type = BCOP_OPTION_REAL,
      .offset = AT(ortho.grid_above),

@@ -45,8 +45,8 @@ const char *bcop_worker_phase(bcop_phase phase) {
 }
 
 const char *bcop_worker_memory(bcop_memory memory) {
-    static const char *const name[BCOP_MEMORIES] = {"model", "stage", "exchange", "save",
-                                                    "evaluate"};
+    static const char *const name[BCOP_MEMORIES] = {"model",    "stage", "state",
+                                                    "exchange", "save",  "evaluate"};
     return name[memory];
 }
 
@@ -111,7 +111,8 @@ static void plan(bcop_worker *w) {
     bcop_model_plan(w->model, run, true, arena);
     mark[BCOP_MEMORY_MODEL + 1] = arena->used;
     bcop_stage_plan(&w->stage, arena);
-    mark[BCOP_MEMORY_STAGE + 1] = arena->used;
+    mark[BCOP_MEMORY_STATE + 1] = arena->used;
+    mark[BCOP_MEMORY_STAGE + 1] = arena->used - w->stage.state_bytes;
     bcop_exchange_plan(&w->exchange, arena);
     mark[BCOP_MEMORY_EXCHANGE + 1] = arena->used;
     bcop_checkpoint_plan(&w->checkpoint, w->comm, w->model, &w->stage, arena);

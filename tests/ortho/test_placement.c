@@ -248,6 +248,21 @@ static void test_choice(void **state) {
     assert_int_equal(place[0].placement, BCOP_PLACEMENT_SHARED);
     assert_int_equal(place[1].placement, BCOP_PLACEMENT_REPLICATED);
     assert_int_equal(place[2].placement, BCOP_PLACEMENT_REPLICATED);
+    /* three equal blocks on two ranks: dealt out, one rank has two of them; with one shared both
+       have one and a half, and sharing more gains nothing */
+    for (int i = 0; i < 3; i++)
+        block[i] = (bcop_parameter){.rows = 512, .cols = 400, .orthonormal = true, .bundle = i};
+    bcop_placement_choose(&automatic, 2, 3, pointer, place);
+    int shared = 0;
+    for (int i = 0; i < 3; i++)
+        shared += place[i].placement == BCOP_PLACEMENT_SHARED;
+    assert_int_equal(shared, 1);
+    /* two blocks of two panels on four ranks: each over a pair of its own */
+    bcop_placement_choose(&automatic, 4, 2, pointer, place);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(place[i].placement, BCOP_PLACEMENT_SHARED);
+        assert_int_equal(place[i].first, 2 * i);
+    }
     bcop_placement_choose(&automatic, 1, 3, pointer, place);
     for (int i = 0; i < 3; i++)
         assert_int_equal(place[i].placement, BCOP_PLACEMENT_REPLICATED);

@@ -138,6 +138,20 @@ def check_loads():
                 assert sum(part["received_bytes"] for part in parts) == traffic["bytes"]
 
 
+def check_state_is_held_once():
+    """Two moments of adam for every number of a parameter, in float32, where it is held: each piece
+    fills whole lines of 64 bytes."""
+    path = config("state", optimizer="{kind: adam, lr: 0.01}")
+    for placement in ("replicated", "owned"):
+        for ranks in (1, 2, 4):
+            answer = plan(path, ranks, "--set", f"ortho.placement={placement}")
+            wanted = 0
+            for place in answer["placements"]:
+                lines = -(-4 * place["rows"] * place["cols"] // 64)
+                wanted += 2 * 64 * lines * (ranks if place["placement"] == "replicated" else 1)
+            assert sum(rank["memory"]["state"] for rank in answer["per_rank"]) == wanted
+
+
 def check_memory_is_what_training_plans():
     path = config("net")
     for ranks in (1, 2, 3, 4):
