@@ -12,11 +12,11 @@
         .fallback = value, .most = limit                                                           \
     }
 const bcop_machine_key bcop_machine_keys[] = {
-    KEY(gemm_gflops, "GFLOP/s", 60, 1e6, "products of forward, backward and building"),
-    KEY(ortho_gflops, "GFLOP/s", 60, 1e6, "products of updates"),
-    KEY(copy_gbs, "GB/s", 10, 1e6, "bytes read and written by what is no product"),
-    KEY(latency_us, "us", 2, 1e6, "of a message"),
-    KEY(bandwidth_gbs, "GB/s", 5, 1e6, "bytes sent and received"),
+    KEY(gemm_gflops, "GFLOP/s", 75, 1e6, "products of forward, backward and building"),
+    KEY(ortho_gflops, "GFLOP/s", 135, 1e6, "products of updates"),
+    KEY(copy_gbs, "GB/s", 6.5, 1e6, "bytes read and written by what is no product"),
+    KEY(latency_us, "us", 0.4, 1e6, "of a message"),
+    KEY(bandwidth_gbs, "GB/s", 12, 1e6, "bytes sent and received"),
     KEY(overlap, "", 0.5, 1, "part of the last lane's backward that hides messages"),
     {0},
 };

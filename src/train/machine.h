@@ -29,7 +29,8 @@ extern const bcop_machine_key bcop_machine_keys[]; /* ended by a name of NULL */
 /* The number of a key. */
 double bcop_machine_value(const bcop_machine *machine, const bcop_machine_key *key);
 
-/* The numbers of one core of a present server, and shared memory between ranks. Local. */
+/* Those of docs/SCALING.md: one core of a server with AVX-512, ranks that share its memory. Local.
+ */
 bcop_machine bcop_machine_default(void);
 
 /* Replaces what `text` gives, "key=value,key=value". BCOP_USAGE naming the key, and then *machine
