@@ -81,3 +81,16 @@ bcop_status bcop_arguments_count(const char *option, const char *text, long *val
         return bcop_status_fail(BCOP_USAGE, "%s: '%s' is no whole number", option, text);
     return BCOP_OK;
 }
+
+bcop_status bcop_arguments_number(const char *option, const char *text, int least, int most,
+                                  int *value) {
+    long n;
+    if (!text)
+        return BCOP_OK;
+    BCOP_TRY(bcop_arguments_count(option, text, &n));
+    if (n < least || n > most)
+        return bcop_status_fail(BCOP_USAGE, "%s: must lie in %d .. %d (got %s)", option, least,
+                                most, text);
+    *value = (int)n;
+    return BCOP_OK;
+}

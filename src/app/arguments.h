@@ -23,4 +23,9 @@ bcop_status bcop_arguments_read(int argc, char **argv, const bcop_argument optio
 /* A whole number >= 0. BCOP_USAGE naming the option. Local. */
 bcop_status bcop_arguments_count(const char *option, const char *text, long *value);
 
+/* A whole number from `least` to `most`; text NULL: the option was not given, and *value stays.
+ * BCOP_USAGE naming the option. Local. */
+bcop_status bcop_arguments_number(const char *option, const char *text, int least, int most,
+                                  int *value);
+
 #endif

@@ -64,17 +64,6 @@ static bcop_status take_word(arguments *a, const char *word) {
                             near ? near : "", near ? "'?" : "");
 }
 
-static bcop_status read_number(const char *option, const char *text, int least, int most, int *to) {
-    long n = *to;
-    if (text)
-        BCOP_TRY(bcop_arguments_count(option, text, &n));
-    if (n < least || n > most)
-        return bcop_status_fail(BCOP_USAGE, "%s: must be %d to %d (got %s)", option, least, most,
-                                text);
-    *to = (int)n;
-    return BCOP_OK;
-}
-
 /* Several benchmarks may be named: words after the first are taken out before the rest is read as
    any command line. */
 static bcop_status read_arguments(int argc, char **argv, arguments *a) {
@@ -108,31 +97,23 @@ static bcop_status read_arguments(int argc, char **argv, arguments *a) {
     a->max_size = 2048;
     a->warmup = 30;
     a->steps = 40;
-    BCOP_TRY(
-        read_number("--max-size", size, BCOP_BENCH_SIZE_MIN, BCOP_BENCH_SIZE_MAX, &a->max_size));
-    BCOP_TRY(read_number("--warmup", warmup, 0, 1000000, &a->warmup));
-    return read_number("--steps", steps, 1, 100000, &a->steps);
+    BCOP_TRY(bcop_arguments_number("--max-size", size, BCOP_BENCH_SIZE_MIN, BCOP_BENCH_SIZE_MAX,
+                                   &a->max_size));
+    BCOP_TRY(bcop_arguments_number("--warmup", warmup, 0, 1000000, &a->warmup));
+    return bcop_arguments_number("--steps", steps, 1, 100000, &a->steps);
 }
 
 /* The constants that were measured, as `--machine` of other commands takes them. */
-static void report_machine(const bcop_bench_machine *machine, json_t *json) {
-    const struct {
-        const char *key;
-        double value;
-    } constant[] = {{"gemm_gflops", machine->gemm_gflops},
-                    {"ortho_gflops", machine->ortho_gflops},
-                    {"copy_gbs", machine->copy_gbs},
-                    {"latency_us", machine->latency_us},
-                    {"bandwidth_gbs", machine->bandwidth_gbs}};
+static void report_machine(const bcop_machine *machine, json_t *json) {
     char line[256] = "";
     json_t *object = json_object();
-    for (size_t i = 0; i < sizeof constant / sizeof *constant; i++) {
-        if (!(constant[i].value > 0))
+    for (const bcop_machine_key *key = bcop_machine_keys; key->name; key++) {
+        const double value = bcop_machine_value(machine, key);
+        if (!(value > 0))
             continue;
         const size_t used = strlen(line);
-        snprintf(line + used, sizeof line - used, "%s%s=%.4g", used ? "," : "", constant[i].key,
-                 constant[i].value);
-        json_object_set_new(object, constant[i].key, json_real(constant[i].value));
+        snprintf(line + used, sizeof line - used, "%s%s=%.4g", used ? "," : "", key->name, value);
+        json_object_set_new(object, key->name, json_real(value));
     }
     if (line[0])
         bcop_log_info("--machine %s", line);

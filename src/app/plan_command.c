@@ -13,16 +13,6 @@ typedef struct arguments {
     bool json;
 } arguments;
 
-static bcop_status read_number(const char *option, const char *text, int low, int high, int *to) {
-    long value;
-    BCOP_TRY(bcop_arguments_count(option, text, &value));
-    if (value < low || value > high)
-        return bcop_status_fail(BCOP_USAGE, "%s: must lie in %d .. %d (got %s)", option, low, high,
-                                text);
-    *to = (int)value;
-    return BCOP_OK;
-}
-
 static bcop_status scale(bcop_plan_report *report, const bcop_experiment *experiment,
                          const bcop_worker_data *data, int iterations) {
     for (int i = 0; i < BCOP_PLAN_SCALES; i++) {
@@ -110,8 +100,8 @@ static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
         return bcop_status_fail(BCOP_USAGE, "--ranks N is needed: for how many ranks?");
     int ranks = 0, iterations = 0;
     bcop_machine machine = bcop_machine_default();
-    BCOP_TRY(read_number("--ranks", a.ranks, 1, BCOP_PLACEMENT_RANKS_MAX, &ranks));
-    BCOP_TRY(read_number("--iterations", a.iterations, 0, 100, &iterations));
+    BCOP_TRY(bcop_arguments_number("--ranks", a.ranks, 1, BCOP_PLACEMENT_RANKS_MAX, &ranks));
+    BCOP_TRY(bcop_arguments_number("--iterations", a.iterations, 0, 100, &iterations));
     if (a.machine)
         BCOP_TRY(bcop_machine_read(a.machine, &machine));
     return run_with(&a, ranks, iterations, &machine);

@@ -75,7 +75,7 @@ static bcop_status build_model(bcop_worker *w) {
     if (w->comm->size > e->train.lanes)
         return bcop_config_fail(bcop_experiment_place(e, "train", "lanes"),
                                 "%d lanes are too few for %d ranks", e->train.lanes, w->comm->size);
-    if (e->ortho.grid_rows > 0 && w->comm->size % e->ortho.grid_rows != 0)
+    if (e->ortho.grid_rows > 0 && w->comm->size > 1 && w->comm->size % e->ortho.grid_rows != 0)
         return bcop_config_fail(bcop_experiment_place(e, "ortho", "grid_rows"),
                                 "a grid of %d process rows does not fit %d ranks",
                                 e->ortho.grid_rows, w->comm->size);

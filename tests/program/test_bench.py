@@ -146,8 +146,8 @@ def check_usage():
             (["comm", "--jsn"], "did you mean '--json'?"),
             (["ortho", "--max-size"], "--max-size needs a value"),
             (["ortho", "--max-size", "many"], "many"),
-            (["ortho", "--max-size", "64"], ["128 to 16384", "64"]),
-            (["ortho", "--max-size", "16385"], ["128 to 16384", "16385"])):
+            (["ortho", "--max-size", "64"], ["128 .. 16384", "64"]),
+            (["ortho", "--max-size", "16385"], ["128 .. 16384", "16385"])):
         fails(64, "bench", *words, message=message, ranks=(None,))
 
 
