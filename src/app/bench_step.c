@@ -84,7 +84,7 @@ static void report_phases(const run *r, json_t *json) {
     double median[BCOP_PHASES + 1];
     for (int p = 0; p <= BCOP_PHASES; p++)
         median[p] = 1e3 * bcop_bench_timing_median(steps, r->seconds + p * steps);
-    bcop_log_info("one step of %s on %d ranks, medians of %d steps of the slowest rank", //
+    bcop_log_info("one step of %s on %d ranks, medians of %d steps of the slowest rank",
                   r->experiment->root.name, r->task->comm->size, steps);
     json_t *phases = json_object();
     for (int p = 0; p < BCOP_PHASES; p++) {

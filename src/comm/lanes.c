@@ -78,6 +78,7 @@ void bcop_lanes_plan_parts(bcop_lanes *sum, const bcop_comm *comm, int lanes, lo
     sum->offset = bcop_arena_take(arena, ranks + 1, sizeof(long));
     sum->request = bcop_arena_take(arena, (long)parts * sum->per_part, sizeof(MPI_Request));
     sum->requests = bcop_arena_take(arena, parts, sizeof(int));
+    sum->mine = bcop_arena_take(arena, parts, sizeof *sum->mine);
     if (!sum->nodes)
         return;
     for (int r = 0; r < ranks; r++)
@@ -243,22 +244,30 @@ static float *reduce_slice(bcop_lanes *sum, int k) {
     return node[0];
 }
 
-/* The finished slices of a part to its root. */
-static void collect(bcop_lanes *sum, int k, const float *mine) {
+/* The finished slice of a part starts on its way to the root. */
+static void collect(bcop_lanes *sum, int k) {
     const bcop_comm *comm = sum->comm;
     const bcop_lane_part *part = part_of(sum, k);
-    const long own = slice_of(sum, part, comm->rank);
     const int last = sum->nodes[comm->size]; /* a tag of its own */
+    const long own = slice_of(sum, part, comm->rank);
     if (comm->rank != part->root) {
         if (own > 0)
-            send(sum, k, mine, own, part->root, last);
-    } else {
-        memcpy(sum->total + cut(sum, part, comm->rank), mine, (size_t)own * sizeof *mine);
-        for (int r = 0; r < comm->size; r++)
-            if (r != comm->rank && slice_of(sum, part, r) > 0)
-                receive(sum, k, sum->total + cut(sum, part, r), slice_of(sum, part, r), r, last);
+            send(sum, k, sum->mine[k], own, part->root, last);
+        return;
     }
+    for (int r = 0; r < comm->size; r++)
+        if (r != comm->rank && slice_of(sum, part, r) > 0)
+            receive(sum, k, sum->total + cut(sum, part, r), slice_of(sum, part, r), r, last);
+}
+
+void bcop_lanes_reduce(bcop_lanes *sum, int k) {
+    const bcop_lane_part *part = part_of(sum, k);
+    if (sum->comm->size == 1 || part->length == 0)
+        return;
     wait(sum, k);
+    sum->mine[k] = reduce_slice(sum, k);
+    if (part->root >= 0 && sum->comm->size > 2)
+        collect(sum, k);
 }
 
 const float *bcop_lanes_receive(bcop_lanes *sum, int k) {
@@ -270,23 +279,23 @@ const float *bcop_lanes_receive(bcop_lanes *sum, int k) {
     if (part->length == 0)
         return wanted ? sum->total : NULL;
     wait(sum, k);
-    float *mine = reduce_slice(sum, k);
+    if (!wanted)
+        return NULL;
     if (part->root >= 0 && comm->size == 2)
-        return wanted ? mine : NULL;
-    if (part->root >= 0) {
-        collect(sum, k, mine);
-        return wanted ? sum->total + part->begin : NULL;
+        return sum->mine[k]; /* the root's slice is the whole part */
+    memcpy(sum->total + cut(sum, part, comm->rank), sum->mine[k],
+           (size_t)slice_of(sum, part, comm->rank) * sizeof(float));
+    if (part->root == BCOP_LANE_EVERY) {
+        for (int r = 0; r <= comm->size; r++)
+            sum->offset[r] = cut(sum, part, r) - part->begin;
+        bcop_comm_gather_floats(comm, sum->total + part->begin, sum->offset);
     }
-    const long own = slice_of(sum, part, comm->rank);
-    memcpy(sum->total + cut(sum, part, comm->rank), mine, (size_t)own * sizeof *mine);
-    for (int r = 0; r <= comm->size; r++)
-        sum->offset[r] = cut(sum, part, r) - part->begin;
-    bcop_comm_gather_floats(comm, sum->total + part->begin, sum->offset);
     return sum->total + part->begin;
 }
 
 float *bcop_lanes_finish(bcop_lanes *sum) {
     bcop_lanes_send(sum, 0);
+    bcop_lanes_reduce(sum, 0);
     return (float *)bcop_lanes_receive(sum, 0);
 }
 

@@ -51,6 +51,7 @@ typedef struct bcop_lanes {
     int *node_covers;     /* [nodes] */
     long *offset;         /* [ranks + 1]: slices to gather */
     float *slice;         /* of all parts: [nodes of others][slice length] */
+    float **mine;         /* [parts]: the finished slice of this rank */
     float *total;         /* [length] */
     MPI_Request *request; /* [parts][per_part] */
     int *requests;        /* [parts]: how many are on their way */
@@ -91,8 +92,12 @@ void bcop_lanes_send(bcop_lanes *sum, int k);
 /* Lets messages move: MPI works on them only inside its calls. */
 void bcop_lanes_progress(bcop_lanes *sum);
 
-/* After bcop_lanes_send: the sum of part k over all lanes of all ranks [part length], the same bits
- * everywhere, at its root or on every rank; NULL elsewhere. It belongs to `sum` until the next
+/* After bcop_lanes_send: finishes part k's tree in this rank's slice, which starts on its way to
+ * the root. Reducing all parts before the first is received lets them travel together. */
+void bcop_lanes_reduce(bcop_lanes *sum, int k);
+
+/* After bcop_lanes_reduce: the sum of part k over all lanes of all ranks [part length], the same
+ * bits everywhere, at its root or on every rank; NULL elsewhere. It belongs to `sum` until the next
  * start. Parts are to be received in the same order on every rank. Collective. */
 const float *bcop_lanes_receive(bcop_lanes *sum, int k);
 

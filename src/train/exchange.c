@@ -169,6 +169,8 @@ void bcop_exchange_next(bcop_exchange *x) {
 
 void bcop_exchange_finish(bcop_exchange *x) {
     const bcop_traffic_kind before = bcop_traffic_label(BCOP_TRAFFIC_GRADIENTS);
+    for (int k = 0; k < x->parts; k++)
+        bcop_lanes_reduce(&x->sums, k);
     for (int k = 0; k < x->parts; k++) {
         const float *sum = bcop_lanes_receive(&x->sums, k);
         for (int i = 0; sum && i < x->model->count; i++) {

@@ -150,6 +150,8 @@ static void check_parts(int lanes, bool large) {
         for (int i = 0; i < sum.run.count; i++)
             fold_lane(&sum, sum.run.first + i, scale);
         for (int k = 0; k < parts; k++)
+            bcop_lanes_reduce(&sum, k);
+        for (int k = 0; k < parts; k++)
             check_part(&sum, k, scale, bcop_lanes_receive(&sum, k));
         const bcop_traffic after = bcop_traffic_read();
         assert_int_equal(after.messages[BCOP_TRAFFIC_OTHER] - before.messages[BCOP_TRAFFIC_OTHER],
