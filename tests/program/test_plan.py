@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-# run: label mpi timeout 120
+# run: label mpi timeout 900
 """bcop plan: what a job of N ranks would hold, send and take, against numbers derived by hand for a
 small network, and against the memory that a real start plans."""
 import json
@@ -143,7 +143,7 @@ def check_state_is_held_once():
     fills whole lines of 64 bytes."""
     path = config("state", optimizer="{kind: adam, lr: 0.01}")
     for placement in ("replicated", "owned"):
-        for ranks in (1, 2, 4):
+        for ranks in (1, 3):
             answer = plan(path, ranks, "--set", f"ortho.placement={placement}")
             wanted = 0
             for place in answer["placements"]:
@@ -262,8 +262,8 @@ def check_pattern():
                                                  "  - dense: {units: 1030}\n  - maxmin\n"
                                                  "  - dense: {units: 4}"))
     for path in paths:
-        for ranks in (1, 2, 3, 7):
-            for placement in ("auto", "owned", "shared"):
+        for ranks in (2, 3, 7):
+            for placement in ("owned", "shared"):
                 answer = plan(path, ranks, "--set", f"ortho.placement={placement}", "--pattern",
                               "steps")
                 with open("steps", encoding="utf-8") as file:
