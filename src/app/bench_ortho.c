@@ -25,6 +25,7 @@ static const variant variants[] = {
 };
 
 enum {
+    GRID = 4, /* its place above */
     VARIANTS = sizeof variants / sizeof *variants,
     SHAPES_MAX = 32,
     PAPER_ITERATIONS = 20 /* what the paper takes */
@@ -38,8 +39,10 @@ typedef struct contest {
     bcop_bench_paper step, paper; /* rank 0 */
     bool has_step, has_paper;
     float *gradient;
+    float *perturbed, *work; /* to be retracted: a block as adam leaves it, and room for it */
     bcop_arena arena;
     double seconds[VARIANTS], step_seconds, paper_seconds; /* 0: not measured */
+    double retraction_seconds[2];                          /* one rank alone, and on the grid */
     double iterations;                                     /* Bjorck's, mean per update */
     double without; /* the largest part of a variant's time in which a rank had no core */
 } contest;
@@ -70,12 +73,21 @@ static void close_contest(contest *c) {
     bcop_arena_free(&c->arena);
 }
 
+/* Whether the retraction is also measured by itself: where a grid may pay. */
+static bool has_retraction(const contest *c) {
+    return c->has_step && c->applies[GRID] && c->shape.rows >= 1024;
+}
+
 static void plan_contest(contest *c) {
     const bcop_bench_shape s = c->shape;
     for (int v = 0; v < VARIANTS; v++)
         if (c->applies[v])
             bcop_bench_stage_plan(&c->entrant[v], &c->arena);
     c->gradient = bcop_arena_floats(&c->arena, (long)s.rows * s.cols);
+    if (has_retraction(c)) {
+        c->perturbed = bcop_arena_floats(&c->arena, (long)s.rows * s.cols);
+        c->work = bcop_arena_floats(&c->arena, (long)s.rows * s.cols);
+    }
     if (c->has_step && c->comm->rank == 0)
         bcop_bench_paper_plan(&c->step, s.rows, s.cols, 1, &c->arena);
     if (c->has_paper && c->comm->rank == 0)
@@ -91,6 +103,9 @@ static bcop_status fill_contest(contest *c) {
         if (c->applies[v])
             BCOP_TRY(bcop_bench_stage_fill(&c->entrant[v], v ? &c->entrant[0] : NULL, c->gradient));
     const float *block = c->entrant[0].parameter[0].value;
+    for (long i = 0; c->perturbed && i < size; i++)
+        c->perturbed[i] =
+            block[i] + (float)(bcop_bench_stage_step(c->shape.cols) * bcop_rng_normal(&rng));
     if (c->step.iterate)
         memcpy(c->step.iterate, block, (size_t)size * sizeof *block);
     if (c->paper.iterate)
@@ -108,6 +123,16 @@ static bcop_status run_forward(void *of) {
 static bcop_status run_both(void *of) {
     bcop_bench_paper_forward(of);
     bcop_bench_paper_backward(of);
+    return BCOP_OK;
+}
+
+static bcop_status measure_retraction(contest *c) {
+    bcop_bench_item item[2] = {
+        bcop_bench_stage_retraction(&c->entrant[0], c->perturbed, c->work),
+        bcop_bench_stage_retraction(&c->entrant[GRID], c->perturbed, c->work)};
+    BCOP_TRY(bcop_bench_timing_run(c->comm, (bcop_bench_rounds){5, 0.5, 30, true}, 2, item));
+    for (int i = 0; i < 2; i++)
+        c->retraction_seconds[i] = item[i].seconds;
     return BCOP_OK;
 }
 
@@ -130,6 +155,8 @@ static bcop_status measure_contest(contest *c) {
     c->step_seconds = c->has_step ? item[count].seconds : 0;
     if (c->entrant[0].steps > 0)
         c->iterations = c->entrant[0].iterations / (double)c->entrant[0].steps;
+    if (has_retraction(c))
+        BCOP_TRY(measure_retraction(c));
     if (!c->has_paper)
         return BCOP_OK;
     bcop_bench_item paper = {.run = run_both, .of = &c->paper, .alone = true};
@@ -169,11 +196,13 @@ static void append_json(const contest *c, json_t *rows) {
     }
     json_array_append_new(
         rows,
-        json_pack("{s:i, s:i, s:i, s:f, s:f, s:f, s:o, s:o, s:o, s:o, s:o}", "rows", c->shape.rows,
-                  "cols", c->shape.cols, "blocks", c->shape.blocks, "iterations", c->iterations,
-                  "gflops", gflops(c), "without_core", c->without, "ms", ms, "speedup", ratio,
-                  "gemm_step_ms", milliseconds(c->step_seconds), "gemm_update_ms",
-                  milliseconds(by_gemm(c)), "paper_ms", milliseconds(c->paper_seconds)));
+        json_pack("{s:i, s:i, s:i, s:f, s:f, s:f, s:o, s:o, s:o, s:o, s:o, s:[o, o]}", "rows",
+                  c->shape.rows, "cols", c->shape.cols, "blocks", c->shape.blocks, "iterations",
+                  c->iterations, "gflops", gflops(c), "without_core", c->without, "ms", ms,
+                  "speedup", ratio, "gemm_step_ms", milliseconds(c->step_seconds), "gemm_update_ms",
+                  milliseconds(by_gemm(c)), "paper_ms", milliseconds(c->paper_seconds),
+                  "retraction_ms", milliseconds(c->retraction_seconds[0]),
+                  milliseconds(c->retraction_seconds[1])));
 }
 
 enum { LINE = 256, CELL = 18 };
@@ -228,6 +257,12 @@ static void print_row(const contest *c) {
         append(line, 0, text);
     }
     bcop_log_info("%s", line);
+    if (c->retraction_seconds[1] > 0) {
+        const double *s = c->retraction_seconds, gemm = c->iterations * c->step_seconds;
+        bcop_log_info("%10s retraction by itself: one rank %.2f, grid %.2f (%.2f; against GEMM + "
+                      "GEMM %.2f)",
+                      "", 1e3 * s[0], 1e3 * s[1], s[0] / s[1], gemm / s[1]);
+    }
 }
 
 static void explain(int ranks) {

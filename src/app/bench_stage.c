@@ -63,17 +63,37 @@ static void fill_gradients(void *of) {
 
 /* Adam moves every number by about lr, so ||W^T W - I||_F is about sqrt(2) lr cols before the
    retraction. This is the middle of the range that takes two iterations, as training does. */
-static double step_size(int cols) {
+double bcop_bench_stage_step(int cols) {
     return 0.006 * pow(cols, -0.5625);
 }
 
 static bcop_status update(void *of) {
     bcop_bench_stage *b = of;
     int iterations = 0;
-    BCOP_TRY(
-        bcop_stage_update(&b->stage, step_size(b->parameter[0].cols), 0, ++b->steps, &iterations));
+    BCOP_TRY(bcop_stage_update(&b->stage, bcop_bench_stage_step(b->parameter[0].cols), 0,
+                               ++b->steps, &iterations));
     b->iterations += iterations;
     return BCOP_OK;
+}
+
+static void fill_work(void *of) {
+    const bcop_bench_stage *b = of;
+    const bcop_stage_entry *e = &b->stage.entry[0];
+    memcpy(b->work, b->from + (e->offset ? e->offset[b->comm->rank] : 0),
+           (size_t)e->size * sizeof(float));
+}
+
+static bcop_status retract(void *of) {
+    bcop_bench_stage *b = of;
+    int iterations;
+    return bcop_bjorck_retract(b->stage.rule.bjorck, "the block", &b->stage.entry[0].rows, b->work,
+                               b->stage.scratch, &iterations);
+}
+
+bcop_bench_item bcop_bench_stage_retraction(bcop_bench_stage *b, const float *from, float *work) {
+    b->from = from;
+    b->work = work;
+    return (bcop_bench_item){.prepare = fill_work, .run = retract, .of = b, .alone = b->alone};
 }
 
 bcop_bench_item bcop_bench_stage_item(bcop_bench_stage *b) {

@@ -21,6 +21,8 @@ typedef struct bcop_bench_stage {
     bcop_parameter parameter[BCOP_BENCH_BLOCKS_MAX], *list[BCOP_BENCH_BLOCKS_MAX];
     bcop_adam_options options;
     const float *gradient; /* [rows][cols], of every block */
+    const float *from;     /* [rows][cols], to be retracted */
+    float *work;           /* [rows][cols] */
     long steps;
     double iterations; /* Bjorck's, of all steps together */
 } bcop_bench_stage;
@@ -38,11 +40,19 @@ void bcop_bench_stage_plan(bcop_bench_stage *b, bcop_arena *arena);
 bcop_status bcop_bench_stage_fill(bcop_bench_stage *b, const bcop_bench_stage *from,
                                   const float *gradient);
 
+/* A step size after which the retraction of so many columns takes two iterations, as in training.
+ */
+double bcop_bench_stage_step(int cols);
+
 /* Whether the stage placed the blocks as it was asked to. Local. */
 bool bcop_bench_stage_applies(const bcop_bench_stage *b);
 
 /* One update as a thing to measure: tangent projection, adam, retraction, new blocks to everyone.
  * Local. */
 bcop_bench_item bcop_bench_stage_item(bcop_bench_stage *b);
+
+/* The retraction alone, of the first block: `from`[rows][cols], the same on every rank, is copied
+ * to `work`[rows][cols] before each time. Both must outlive the item. Local. */
+bcop_bench_item bcop_bench_stage_retraction(bcop_bench_stage *b, const float *from, float *work);
 
 #endif

@@ -13,7 +13,8 @@ from program import CONFIGS, bcop, config, fails, main  # noqa: E402
 MACHINE = {"ortho": {"ortho_gflops"}, "conv": {"gemm_gflops", "copy_gbs"},
            "comm": {"latency_us", "bandwidth_gbs"}}
 # what may be null, or 0
-NO_NUMBER = {"owned", "shared", "grid", "gemm_step_ms", "gemm_update_ms", "paper_ms"}
+NO_NUMBER = {"owned", "shared", "grid", "gemm_step_ms", "gemm_update_ms", "paper_ms",
+             "retraction_ms"}
 
 
 def numbers(value, name=""):
