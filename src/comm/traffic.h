@@ -2,8 +2,8 @@
  *
  * A message counts once for every rank it goes to: a gather or broadcast of b bytes to p others
  * counts p messages and p b bytes with the sender, a reduction of b bytes one message and b bytes
- * with every rank. Messages inside ScaLAPACK and HDF5 are theirs and
- * not counted, nor are the few numbers that a grid adds up beside them (grid/grid.h). */
+ * with every rank. Messages inside ScaLAPACK and HDF5 are theirs and not counted, nor are the few
+ * numbers that a grid adds up beside them (grid/grid.h). */
 #ifndef BCOP_COMM_TRAFFIC_H
 #define BCOP_COMM_TRAFFIC_H
 
@@ -26,8 +26,8 @@ typedef struct bcop_traffic {
 typedef enum bcop_traffic_way {
     BCOP_TRAFFIC_SEND,   /* to rank `to`, and the sender goes on */
     BCOP_TRAFFIC_FINISH, /* the same, of what could only be made from others' messages */
-    BCOP_TRAFFIC_GATHER, /* to the others of the first `group` ranks */
-    BCOP_TRAFFIC_REDUCE  /* a reduction over the first `group` ranks */
+    BCOP_TRAFFIC_GATHER, /* to the others of `group` ranks from `base` on */
+    BCOP_TRAFFIC_REDUCE  /* a reduction over such ranks */
 } bcop_traffic_way;
 
 /* `count` messages or reductions of `bytes` bytes each that a rank would hand to MPI; a gather is

@@ -101,8 +101,14 @@ static double price_blocks(const bcop_stage *stage, const bcop_machine *m) {
            bcop_machine_send(m, 0, 2 * bytes * (ranks - 1) / ranks);
 }
 
-/* Each phase lasts as long as its slowest rank's terms. */
-static void price(bcop_plan_step *step, const bcop_plan_rank rank[]) {
+/* Each phase lasts as long as its slowest rank's terms; `blocks`: seconds of all their gathers. */
+static void price(bcop_plan_step *step, const bcop_machine *m, double blocks,
+                  bcop_plan_rank rank[]) {
+    for (int r = 0; r < step->ranks; r++) {
+        rank[r].added = 3.0 * (double)rank[r].received[BCOP_TRAFFIC_GRADIENTS];
+        price_rank(&rank[r], m);
+        rank[r].seconds[BCOP_PLAN_BLOCKS] = blocks;
+    }
     step->seconds = 0;
     for (int phase = 0; phase < BCOP_PHASES; phase++) {
         int slowest = 0;
@@ -192,20 +198,14 @@ bcop_status bcop_plan_open(bcop_plan *plan, const bcop_experiment *experiment,
     for (int r = 0; r < ranks; r++)
         BCOP_TRY(add_rank(plan, data, r));
     const bcop_stage *stage = &plan->worker.stage;
-    const double blocks = price_blocks(stage, machine);
     for (int i = 0; i < stage->count; i++)
         plan->step.placed[stage->entry[i].placement]++;
-    for (int r = 0; r < ranks; r++) {
-        bcop_plan_rank *rank = &plan->rank[r];
-        rank->added = 3.0 * (double)rank->received[BCOP_TRAFFIC_GRADIENTS];
-        price_rank(rank, machine);
-        rank->seconds[BCOP_PLAN_BLOCKS] = blocks;
+    for (int r = 0; r < ranks; r++)
         for (int k = 0; k < BCOP_TRAFFIC_KINDS; k++) {
-            plan->traffic.messages[k] += rank->sent.messages[k];
-            plan->traffic.bytes[k] += rank->sent.bytes[k];
+            plan->traffic.messages[k] += plan->rank[r].sent.messages[k];
+            plan->traffic.bytes[k] += plan->rank[r].sent.bytes[k];
         }
-    }
-    price(&plan->step, plan->rank);
+    price(&plan->step, machine, price_blocks(stage, machine), plan->rank);
     return BCOP_OK;
 }
 
@@ -271,12 +271,7 @@ static bcop_status price_all(const bcop_stage_rule *rule, int count, bcop_parame
         }
     }
     bcop_plan_step step = {.ranks = ranks};
-    for (int r = 0; r < ranks; r++) {
-        rank[r].added = 3.0 * (double)rank[r].received[BCOP_TRAFFIC_GRADIENTS];
-        price_rank(&rank[r], machine);
-        rank[r].seconds[BCOP_PLAN_BLOCKS] = blocks;
-    }
-    price(&step, rank);
+    price(&step, machine, blocks, rank);
     *seconds = step.seconds;
     return BCOP_OK;
 }
