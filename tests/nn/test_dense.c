@@ -30,15 +30,6 @@ typedef struct instance {
     double *weight, *offset; /* [units][in] and [units], from the parameters */
 } instance;
 
-static float *random_floats(uint64_t seed, long count) {
-    double *value = oracle_doubles(count);
-    float *rounded = oracle_floats(count);
-    oracle_random(seed, count, value);
-    oracle_to_float(count, value, rounded);
-    free(value);
-    return rounded;
-}
-
 static instance open_instance(bcop_shape shape, int units, bool bias, int batch) {
     instance t = {.shape = shape, .in = (int)bcop_shape_size(shape), .units = units, .bias = bias};
     snprintf(t.text, sizeof t.text, "[dense: {units: %d, bias: %s}]", units,
@@ -47,8 +38,8 @@ static instance open_instance(bcop_shape shape, int units, bool bias, int batch)
         &(nn_setting){.list = t.text, .in = shape, .classes = units, .run = IMAGES, .batch = batch},
         (uint64_t)(t.in + units));
     assert_true(t.f.layer->factored == ((long)batch * (t.in + units) <= 2L * t.in * units));
-    t.x = random_floats(1, (long)IMAGES * t.in);
-    t.gy = random_floats(2, (long)IMAGES * units);
+    t.x = oracle_random_floats(1, (long)IMAGES * t.in, 1);
+    t.gy = oracle_random_floats(2, (long)IMAGES * units, 1);
     t.gx = oracle_floats((long)IMAGES * t.in);
     t.flat = oracle_doubles((long)IMAGES * t.in);
     for (long i = 0; i < IMAGES; i++)

@@ -97,16 +97,6 @@ static int differs(const part *p, const float *all, const float *own) {
     return !(sqrt(off) <= 1e-5 * sqrt(squares));
 }
 
-static float *noise(uint64_t seed, long count, double size) {
-    double *e = oracle_doubles(count);
-    float *x = oracle_floats(count);
-    oracle_random(seed, count, e);
-    for (long i = 0; i < count; i++)
-        x[i] = (float)(size * e[i]);
-    free(e);
-    return x;
-}
-
 /* U plus noise of spectral norm `far`, times `size`. */
 static float *near_block(uint64_t seed, int rows, int cols, double far, double size) {
     const long count = (long)rows * cols;
@@ -142,7 +132,7 @@ static void check_retract(const bcop_grid *grid, int rows, int cols) {
 static void check_polar(const bcop_grid *grid, int rows, int cols) {
     static const double SIZE[] = {1, 1e-3, 1e4, 0};
     for (int k = 0; k < COUNT(SIZE); k++) {
-        float *m = noise((uint64_t)(30 + k), (long)rows * cols, SIZE[k]);
+        float *m = oracle_random_floats((uint64_t)(30 + k), (long)rows * cols, SIZE[k]);
         part p = part_open(grid, rows, cols);
         float *own = own_rows(&p, m), *scratch = oracle_floats(whole_bjorck_scratch(rows, cols));
         poison(&p, bcop_bjorck_scratch(&p.rows));
@@ -155,7 +145,8 @@ static void check_polar(const bcop_grid *grid, int rows, int cols) {
 }
 
 static void check_tangent(const bcop_grid *grid, int rows, int cols) {
-    float *u = near_block(50, rows, cols, 0, 1), *g = noise(52, (long)rows * cols, 3);
+    float *u = near_block(50, rows, cols, 0, 1),
+          *g = oracle_random_floats(52, (long)rows * cols, 3);
     part p = part_open(grid, rows, cols);
     float *own_u = own_rows(&p, u), *own_g = own_rows(&p, g), *before = oracle_floats(p.size);
     float *scratch = oracle_floats(whole_tangent_scratch(rows, cols));

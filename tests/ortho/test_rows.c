@@ -56,25 +56,15 @@ typedef struct input {
     float *small; /* [cols][cols] */
 } input;
 
-static float *random_floats(uint64_t seed, long count, double factor) {
-    double *wide = oracle_doubles(count);
-    float *x = oracle_floats(count);
-    oracle_random(seed, count, wide);
-    for (long i = 0; i < count; i++)
-        x[i] = (float)(factor * wide[i]);
-    free(wide);
-    return x;
-}
-
 /* w's singular values are about 1 +- sqrt(cols / rows). */
 static input input_open(int rows, int cols) {
     const long count = (long)rows * cols;
     const uint64_t seed = (uint64_t)(rows * 1000 + cols);
     return (input){.rows = rows,
                    .cols = cols,
-                   .w = random_floats(seed, count, 1 / sqrt(rows)),
-                   .x = random_floats(seed + 1, count, 1),
-                   .small = random_floats(seed + 2, (long)cols * cols, 1)};
+                   .w = oracle_random_floats(seed, count, 1 / sqrt(rows)),
+                   .x = oracle_random_floats(seed + 1, count, 1),
+                   .small = oracle_random_floats(seed + 2, (long)cols * cols, 1)};
 }
 
 static void input_close(input *in) {

@@ -47,6 +47,16 @@ void oracle_random(uint64_t seed, long count, double *x) {
         x[i] = bcop_rng_normal(&rng);
 }
 
+float *oracle_random_floats(uint64_t seed, long count, double factor) {
+    double *wide = oracle_doubles(count);
+    float *x = oracle_floats(count);
+    oracle_random(seed, count, wide);
+    for (long i = 0; i < count; i++)
+        x[i] = (float)(factor * wide[i]);
+    free(wide);
+    return x;
+}
+
 void oracle_random_orthonormal_complex(uint64_t seed, int rows, int cols, double complex *u) {
     const long count = (long)rows * cols;
     double *x = oracle_doubles(2 * count);

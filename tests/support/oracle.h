@@ -15,6 +15,9 @@ double complex *oracle_complexes(long count);
 /* Standard normals that depend on the seed alone (Philox). */
 void oracle_random(uint64_t seed, long count, double *x);
 
+/* The same times `factor`, rounded to float32; to be given to free(). */
+float *oracle_random_floats(uint64_t seed, long count, double factor);
+
 /* u[rows][cols], rows >= cols, with orthonormal columns: Gram-Schmidt, twice, of a Gaussian. */
 void oracle_random_orthonormal(uint64_t seed, int rows, int cols, double *u);
 void oracle_random_orthonormal_complex(uint64_t seed, int rows, int cols, double complex *u);
