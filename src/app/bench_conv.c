@@ -29,6 +29,7 @@ static const char large_net[] = "model:\n"
 enum {
     BATCH = 128,
     LANE = BATCH / 16, /* images per call, as in training on 16 lanes */
+    GROUP = BATCH / 2, /* of layers that go by rows, as on two ranks */
     LAYERS_MAX = 8,
     SQUARE = 512,         /* of the plain product */
     COPY_FLOATS = 1 << 24 /* beyond any cache */
@@ -38,6 +39,7 @@ enum {
 typedef struct subject {
     bcop_layer *layer;
     bcop_tape tape;
+    int images;          /* per call */
     float *left, *right; /* of a factored layer: the batch's factors */
     float *x, *y, *gy, *gx, *lane, *scratch;
     double seconds, operator_seconds;
@@ -63,7 +65,8 @@ static bcop_status open_trial(trial *t) {
     for (int i = 0; i < t->model->count && t->count < LAYERS_MAX; i++) {
         bcop_layer *layer = &t->model->layer[i];
         if (layer->parameters > 0)
-            t->subject[t->count++] = (subject){.layer = layer};
+            t->subject[t->count++] =
+                (subject){.layer = layer, .images = layer->kind->by_rows ? GROUP : LANE};
     }
     return BCOP_OK;
 }
@@ -84,18 +87,20 @@ static void plan_subject(subject *s, bcop_arena *arena) {
     }
     if (layer->kind->take)
         layer->kind->take(layer, true, arena);
-    s->tape.saved = bcop_arena_floats(arena, LANE * layer->saved);
+    layer->run = LANE;
+    s->tape.saved = bcop_arena_floats(arena, s->images * layer->saved);
     if (layer->factored) {
-        s->tape.left = s->left = bcop_arena_floats(arena, (long)BATCH * layer->parameter[0].rows);
-        s->tape.right = s->right = bcop_arena_floats(arena, (long)BATCH * layer->parameter[0].cols);
+        s->left = bcop_arena_floats(arena, (long)BATCH * layer->parameter[0].rows);
+        s->right = bcop_arena_floats(arena, (long)BATCH * layer->parameter[0].cols);
+        s->tape.input = layer->input_left ? s->left : s->right;
     }
-    s->x = bcop_arena_floats(arena, LANE * bcop_shape_size(layer->in));
-    s->gx = bcop_arena_floats(arena, LANE * bcop_shape_size(layer->in));
-    s->y = bcop_arena_floats(arena, LANE * bcop_shape_size(layer->out));
-    s->gy = bcop_arena_floats(arena, LANE * bcop_shape_size(layer->out));
+    s->x = bcop_arena_floats(arena, s->images * bcop_shape_size(layer->in));
+    s->gx = bcop_arena_floats(arena, s->images * bcop_shape_size(layer->in));
+    s->y = bcop_arena_floats(arena, s->images * bcop_shape_size(layer->out));
+    s->gy = bcop_arena_floats(arena, s->images * bcop_shape_size(layer->out));
     s->lane = bcop_arena_floats(arena, layer->lane_gradient);
     s->scratch =
-        bcop_arena_floats(arena, layer->kind->scratch ? layer->kind->scratch(layer, LANE) : 0);
+        bcop_arena_floats(arena, layer->kind->scratch ? layer->kind->scratch(layer, s->images) : 0);
 }
 
 static void plan_trial(trial *t) {
@@ -121,8 +126,8 @@ static void fill_trial(trial *t) {
         bcop_layer *layer = s->layer;
         for (int p = 0; p < layer->parameters; p++)
             randomize(&rng, bcop_parameter_size(&layer->parameter[p]), layer->parameter[p].value);
-        randomize(&rng, LANE * bcop_shape_size(layer->in), s->x);
-        randomize(&rng, LANE * bcop_shape_size(layer->out), s->gy);
+        randomize(&rng, s->images * bcop_shape_size(layer->in), s->x);
+        randomize(&rng, s->images * bcop_shape_size(layer->out), s->gy);
         if (layer->kind->build)
             layer->kind->build(layer);
     }
@@ -138,9 +143,16 @@ static void fill_trial(trial *t) {
 static bcop_status run_passes(void *of) {
     subject *s = of;
     const bcop_layer_kind *kind = s->layer->kind;
-    kind->forward(s->layer, LANE, s->x, s->y, &s->tape, s->scratch);
-    kind->backward(s->layer, LANE, &s->tape, s->gy, s->layer->index ? s->gx : NULL, s->lane,
-                   s->scratch);
+    kind->forward(s->layer, s->images, s->x, s->y, &s->tape, s->scratch);
+    for (int i = 0; i < s->images; i += LANE) {
+        const bcop_tape tape = {
+            .saved = s->tape.saved + i * s->layer->saved,
+            .input = s->tape.input ? s->tape.input + i * bcop_shape_size(s->layer->in) : NULL};
+        kind->slope(s->layer, LANE, &tape, s->gy + i * bcop_shape_size(s->layer->out), s->lane,
+                    s->scratch);
+    }
+    if (s->layer->index > 0)
+        kind->backward(s->layer, s->images, &s->tape, s->gy, s->gx, s->scratch);
     return BCOP_OK;
 }
 
@@ -200,7 +212,7 @@ static int passes(const subject *s) {
 /* Of all passes over the subject's images: 2 flops per weight, pixel and image. */
 static double flops(const subject *s) {
     return 2.0 * (double)bcop_layer_stored_count(s->layer) * s->layer->out.height *
-           s->layer->out.width * LANE * passes(s);
+           s->layer->out.width * s->images * passes(s);
 }
 
 static void report_subject(const subject *s, json_t *layers) {
@@ -210,12 +222,12 @@ static void report_subject(const subject *s, json_t *layers) {
     snprintf(in, sizeof in, "%dx%dx%d", a.height, a.width, a.channels);
     snprintf(out, sizeof out, "%dx%dx%d", b.height, b.width, b.channels);
     snprintf(operator_ms, sizeof operator_ms, "%.3f", 1e3 * s->operator_seconds);
-    bcop_log_info("%-12s %-11s %-11s %6d %6d %9.3f %8.1f %9s", s->layer->name, in, out, LANE,
+    bcop_log_info("%-12s %-11s %-11s %6d %6d %9.3f %8.1f %9s", s->layer->name, in, out, s->images,
                   passes(s), 1e3 * s->seconds, gflops, operator_ms);
     json_array_append_new(layers,
                           json_pack("{s:s, s:[i,i,i], s:[i,i,i], s:i, s:i, s:f, s:f, s:f}", "layer",
                                     s->layer->name, "in", a.height, a.width, a.channels, "out",
-                                    b.height, b.width, b.channels, "images", LANE, "passes",
+                                    b.height, b.width, b.channels, "images", s->images, "passes",
                                     passes(s), "ms", 1e3 * s->seconds, "gflops", gflops,
                                     "operator_ms", 1e3 * s->operator_seconds));
 }
@@ -231,8 +243,8 @@ static void report(const trial *t, bcop_bench_task *task) {
     for (int i = 0; i < t->count; i++) {
         const subject *s = &t->subject[i];
         report_subject(s, layers);
-        all_flops += flops(s) * BATCH / LANE;
-        all_seconds += s->seconds * BATCH / LANE;
+        all_flops += flops(s) * BATCH / s->images;
+        all_seconds += s->seconds * BATCH / s->images;
     }
     const double square = 2e-9 * SQUARE * SQUARE * SQUARE / t->square_seconds;
     task->machine.gemm_gflops = 1e-9 * all_flops / all_seconds;

@@ -3,6 +3,7 @@
 #include "train/rundir.h"
 #include "train/samedata.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -46,7 +47,7 @@ static bcop_status open_data(bcop_network *n, const char *split_name, const char
 static void plan(bcop_network *n, const bcop_comm *comm) {
     const bcop_experiment *e = &n->experiment;
     const int run = e->train.batch / e->train.lanes;
-    bcop_model_plan(n->model, run, false, &n->arena);
+    bcop_model_plan(n->model, run, bcop_model_group(run, INT_MAX), false, &n->arena);
     if (!n->dataset) { /* to look at the whole state, with the optimizer's */
         bcop_stage_plan(&n->stage, &n->arena);
         bcop_checkpoint_plan(&n->checkpoint, comm, n->model, &n->stage, &n->arena);

@@ -65,11 +65,8 @@ static void maxmin_forward(const bcop_layer *layer, int n, const float *x, float
 }
 
 static void maxmin_backward(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy,
-                            float *gx, float *lane_gradient, float *scratch) {
-    (void)lane_gradient;
+                            float *gx, float *scratch) {
     (void)scratch;
-    if (!gx)
-        return;
     const int half = layer->in.channels / 2;
     const long pixels = (long)layer->in.height * layer->in.width;
     for (int image = 0; image < n; image++) {
@@ -117,11 +114,8 @@ static void groupsort_forward(const bcop_layer *layer, int n, const float *x, fl
 }
 
 static void groupsort_backward(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy,
-                               float *gx, float *lane_gradient, float *scratch) {
-    (void)lane_gradient;
+                               float *gx, float *scratch) {
     (void)scratch;
-    if (!gx)
-        return;
     const int size = group_size(layer), channels = layer->in.channels, groups = channels / size;
     const long pixels = (long)layer->in.height * layer->in.width;
     for (int image = 0; image < n; image++) {

@@ -1,18 +1,20 @@
 /* Layers: a kind is one file and one line in layer_registry.c.
  *
  * A layer asks for parameters (orthonormal blocks and biases) and is a differentiable function of
- * them. It works on `n` images at a time, NHWC float32, and knows nothing of MPI.
+ * them. It works on `n` images at a time, NHWC float32, and knows nothing of MPI. What it gives for
+ * an image has the same bits whatever n is, as long as n is a whole number of runs (`run` images, a
+ * lane of the batch).
  *
  * The life of a layer: plan (shapes, sizes) -> take (memory) -> build (parameters to the operator,
- * once per update) -> forward and backward, lane by lane -> pull (gradients back to the parameters,
- * once per step). Gradients come by one of two ways:
+ * once per update) -> forward, slope and backward -> pull (gradients back to the parameters, once
+ * per step). Gradients come by one of two ways:
  *   lane gradient   a vector of sums over the images of a lane, which the caller adds up over lanes
  *                   in a fixed tree, and which pull turns into gradients (convolutions: small
  *                   operators, many pixels; all biases);
  *   factors         for a *factored* layer the gradient of its first parameter is left^T right,
- *                   with left[batch][rows] and right[batch][cols] its inputs and output gradients;
- *                   whoever has these for the whole batch can form any rows of it (dense layers:
- *                   large operators, few images). */
+ *                   with left[batch][rows] and right[batch][cols] its flattened inputs and output
+ *                   gradients, in one order or the other; whoever has these for the whole batch can
+ *                   form any rows of it (dense layers: large operators, few images). */
 #ifndef BCOP_NN_LAYER_H
 #define BCOP_NN_LAYER_H
 
@@ -36,9 +38,11 @@ typedef struct bcop_layer {
     int parameters;
     bcop_parameter parameter[BCOP_LAYER_PARAMETERS_MAX];
     int batch;          /* images of a training step; 0: the model is only evaluated */
+    int run;            /* images of a lane; set before it runs */
     long lane_gradient; /* floats of its lane gradient */
     long lane_at;       /* where it begins in the lane gradient of all layers */
     bool factored;      /* the first parameter's gradient comes by factors */
+    bool input_left;    /* of these the inputs are the left one */
     long saved;         /* floats per image kept from forward to backward */
     long bound_work;    /* doubles of workspace for bound */
     /* What it costs, for plans. Backward is two such products, one when the input's gradient is not
@@ -50,18 +54,18 @@ typedef struct bcop_layer {
     long stored_size[4];
 } bcop_layer;
 
-/* What a layer keeps of n images between forward and backward. */
+/* What a layer keeps of n images from forward on. */
 typedef struct bcop_tape {
     float *saved; /* [n][saved] */
-    float *left;  /* [n][rows of the first parameter], of a factored layer */
-    float *right; /* [n][its cols] */
+    float *input; /* [n][in] flattened inputs, of a factored layer */
 } bcop_tape;
 
 struct bcop_layer_kind {
     const char *name, *help;
     const bcop_option *options;
     size_t options_size, state_size;
-    bool in_place;           /* x and y of forward, gy and gx of backward are the same memory */
+    bool in_place; /* x and y of forward, gy and gx of backward are the same memory */
+    bool by_rows;  /* one row per image times a large operator: wants many images at once */
     const char *stored_name; /* "kernel", "weight"; NULL: nothing is stored */
 
     /* From layer->in and layer->options: sets out, the parameters' names and shapes, and all sizes.
@@ -82,10 +86,14 @@ struct bcop_layer_kind {
     void (*forward)(const bcop_layer *layer, int n, const float *x, float *y, const bcop_tape *tape,
                     float *scratch);
 
-    /* From gy[n][out]: overwrites the lane gradient with the sums over these images, completes the
-     * tape's factors, and, when gx is not NULL, gives gx[n][in]. */
+    /* Overwrites the lane gradient with the sums over these images, from gy[n][out] = dL/dy. NULL:
+     * no parameters. */
+    void (*slope)(const bcop_layer *layer, int n, const bcop_tape *tape, const float *gy,
+                  float *lane_gradient, float *scratch);
+
+    /* gx[n][in] = dL/dx from gy[n][out]; after slope, when both are wanted. */
     void (*backward)(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy, float *gx,
-                     float *lane_gradient, float *scratch);
+                     float *scratch);
 
     /* Overwrites the parameters' gradients (a factored layer's: all but the first's) from the lane
      * gradient summed over the batch. NULL: no parameters. */

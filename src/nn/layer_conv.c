@@ -258,16 +258,22 @@ static void sum_pixels(int n, int pixels, int channels, const float *gy, float *
     }
 }
 
-static void backward(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy, float *gx,
-                     float *lane_gradient, float *scratch) {
+static void slope(const bcop_layer *layer, int n, const bcop_tape *tape, const float *gy,
+                  float *lane_gradient, float *scratch) {
     const conv_state *c = layer->state;
-    const bcop_window in = input_map(c), out = output_map(c);
+    const bcop_window in = input_map(c);
     const int pixels = c->height * c->width, depth = c->k * c->k * c->c_in;
     bcop_window_slope(&in, n, tape->saved, gy, c->c_out, lane_gradient, scratch);
     if (bcop_layer_bias(layer))
         sum_pixels(n, pixels, c->c_out, gy, lane_gradient + (long)depth * c->c_out, scratch);
-    if (!gx)
-        return;
+}
+
+static void backward(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy, float *gx,
+                     float *scratch) {
+    (void)tape;
+    const conv_state *c = layer->state;
+    const bcop_window in = input_map(c), out = output_map(c);
+    const int pixels = c->height * c->width;
     float *padded = scratch + rows_scratch(&in, &out, n),
           *unshuffled = padded + n * bcop_window_padded(&out);
     for (int i = 0; i < n; i++) {
@@ -354,6 +360,7 @@ const bcop_layer_kind bcop_layer_conv = {
     .scratch = scratch,
     .build = build,
     .forward = forward,
+    .slope = slope,
     .backward = backward,
     .pull = pull,
     .store = store,

@@ -48,7 +48,9 @@ static bcop_status plan(bcop_layer *layer) {
     bcop_layer_want(layer, "blocks/W", tall, thin, true);
     if (o->bias)
         bcop_layer_want(layer, "bias", d->out, 1, false);
-    layer->factored = (double)layer->batch * (d->in + d->out) <= 2.0 * d->in * d->out;
+    layer->factored =
+        layer->batch > 0 && (double)layer->batch * (d->in + d->out) <= 2.0 * d->in * d->out;
+    layer->input_left = d->in >= d->out;
     layer->parameter[0].factored = layer->factored;
     if (layer->factored)
         layer->parameter[0].bundle++; /* not with the bias */
@@ -74,10 +76,7 @@ static void unflatten(bcop_shape s, const float *flat, float *x) {
 
 /* Where the flattened input is kept. */
 static float *input_of(const bcop_layer *layer, const bcop_tape *tape) {
-    const dense_state *d = layer->state;
-    if (!layer->factored)
-        return tape->saved;
-    return d->in >= d->out ? tape->left : tape->right;
+    return layer->factored ? tape->input : tape->saved;
 }
 
 static void forward(const bcop_layer *layer, int n, const float *x, float *y, const bcop_tape *tape,
@@ -90,9 +89,9 @@ static void forward(const bcop_layer *layer, int n, const float *x, float *y, co
     bcop_layer_fill_bias(layer, n, d->out, y);
     const float *u = layer->parameter[0].value;
     if (d->in >= d->out)
-        bcop_product_nn(n, d->out, d->in, 1, flat, u, 1, y);
+        bcop_product_nn_rows(n, layer->run, d->out, d->in, flat, u, 1, y);
     else
-        bcop_product_nt(n, d->out, d->in, 1, flat, u, 1, y);
+        bcop_product_nt_rows(n, layer->run, d->out, d->in, flat, u, 1, y);
 }
 
 static long scratch(const bcop_layer *layer, int n) {
@@ -100,8 +99,9 @@ static long scratch(const bcop_layer *layer, int n) {
 }
 
 /* The lane gradient: the bias's, then, unless it goes by factors, the block's. */
-static void sum_run(const bcop_layer *layer, int n, const bcop_tape *tape, const float *gy,
-                    float *sum) {
+static void slope(const bcop_layer *layer, int n, const bcop_tape *tape, const float *gy,
+                  float *sum, float *scratch) {
+    (void)scratch;
     const dense_state *d = layer->state;
     if (bcop_layer_bias(layer)) {
         memset(sum, 0, (size_t)d->out * sizeof *sum);
@@ -111,27 +111,24 @@ static void sum_run(const bcop_layer *layer, int n, const bcop_tape *tape, const
         sum += d->out;
     }
     if (layer->factored)
-        memcpy(d->in >= d->out ? tape->right : tape->left, gy,
-               (size_t)n * (size_t)d->out * sizeof *gy);
-    else if (d->in >= d->out)
+        return;
+    if (d->in >= d->out)
         bcop_product_tn(d->in, d->out, n, 1, tape->saved, gy, 0, sum);
     else
         bcop_product_tn(d->out, d->in, n, 1, gy, tape->saved, 0, sum);
 }
 
 static void backward(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy, float *gx,
-                     float *lane_gradient, float *scratch) {
+                     float *scratch) {
+    (void)tape;
     const dense_state *d = layer->state;
-    sum_run(layer, n, tape, gy, lane_gradient);
-    if (!gx)
-        return;
     const float *u = layer->parameter[0].value;
     const bool flat = layer->in.height * layer->in.width == 1;
     float *to = flat ? gx : scratch;
     if (d->in >= d->out)
-        bcop_product_nt(n, d->in, d->out, 1, gy, u, 0, to);
+        bcop_product_nt_rows(n, layer->run, d->in, d->out, gy, u, 0, to);
     else
-        bcop_product_nn(n, d->in, d->out, 1, gy, u, 0, to);
+        bcop_product_nn_rows(n, layer->run, d->in, d->out, gy, u, 0, to);
     for (int i = 0; !flat && i < n; i++)
         unflatten(layer->in, scratch + (long)i * d->in, gx + (long)i * d->in);
 }
@@ -183,7 +180,9 @@ const bcop_layer_kind bcop_layer_dense = {
     .stored_name = "weight",
     .plan = plan,
     .scratch = scratch,
+    .by_rows = true,
     .forward = forward,
+    .slope = slope,
     .backward = backward,
     .pull = pull,
     .store = store,

@@ -73,11 +73,12 @@ static bcop_status create(bcop_model *m, const bcop_node *list, const bcop_node 
         return bcop_config_fail(list, "at most 100 layers (got %d)", list->count);
     m->layer = calloc((size_t)list->count, sizeof *m->layer);
     m->parameter = calloc((size_t)list->count * BCOP_LAYER_PARAMETERS_MAX, sizeof *m->parameter);
-    m->left = calloc(3 * (size_t)list->count, sizeof *m->left);
-    if (!m->layer || !m->parameter || !m->left)
+    m->input = calloc(3 * (size_t)list->count, sizeof *m->input);
+    if (!m->layer || !m->parameter || !m->input)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for the model");
-    m->right = m->left + list->count;
-    m->saved = m->right + list->count;
+    m->slope = m->input + list->count;
+    m->saved = m->slope + list->count;
+    m->tail = list->count;
     BCOP_TRY(read_input(m, input, mean, std));
     bcop_shape shape = m->in;
     for (; m->count < list->count; m->count++) {
@@ -88,6 +89,8 @@ static bcop_status create(bcop_model *m, const bcop_node *list, const bcop_node 
             m->count++; /* so that what it has is freed */
             return status;
         }
+        if (layer->kind->by_rows && m->tail > m->count)
+            m->tail = m->count;
         shape = layer->out;
         layer->lane_at = m->lane_length;
         m->lane_length += layer->lane_gradient;
@@ -127,7 +130,7 @@ void bcop_model_free(bcop_model *m) {
     }
     free(m->layer);
     free(m->parameter);
-    free(m->left);
+    free(m->input);
     free(m->mean);
     free(m->inverse_std);
     free(m);
@@ -135,33 +138,53 @@ void bcop_model_free(bcop_model *m) {
 
 /* ---- memory ---- */
 
+int bcop_model_group(int run, int images) {
+    const int runs = (BCOP_MODEL_GROUP + run - 1) / run;
+    return runs * run < images ? runs * run : images;
+}
+
 static long larger(long a, long b) {
     return a > b ? a : b;
 }
 
-void bcop_model_plan(bcop_model *m, int run, bool training, bcop_arena *arena) {
+static bool in_tail(const bcop_model *m, int i) {
+    return i >= m->tail;
+}
+
+static void take_layer(bcop_model *m, int i, bcop_arena *arena) {
+    bcop_layer *layer = &m->layer[i];
+    layer->run = m->run;
+    for (int p = 0; !m->training && p < layer->parameters; p++)
+        layer->parameter[p].value =
+            bcop_arena_floats(arena, bcop_parameter_size(&layer->parameter[p]));
+    if (layer->kind->take)
+        layer->kind->take(layer, m->training, arena);
+    m->saved[i] = bcop_arena_floats(arena, m->group * layer->saved);
+    if (m->training && in_tail(m, i) && layer->parameters > 0 && !layer->factored)
+        m->slope[i] = bcop_arena_floats(arena, m->group * bcop_shape_size(layer->out));
+}
+
+void bcop_model_plan(bcop_model *m, int run, int group, bool training, bcop_arena *arena) {
     m->run = run;
+    m->group = group;
     m->training = training;
-    long activation = bcop_shape_size(m->in), scratch = 0, bound = 0;
+    long narrow = m->tail > 0 ? bcop_shape_size(m->in) : 0, wide = m->classes, scratch = 0,
+         bound = 0;
     for (int i = 0; i < m->count; i++) {
         bcop_layer *layer = &m->layer[i];
-        const bcop_layer_kind *kind = layer->kind;
-        for (int p = 0; !training && p < layer->parameters; p++)
-            layer->parameter[p].value =
-                bcop_arena_floats(arena, bcop_parameter_size(&layer->parameter[p]));
-        if (kind->take)
-            kind->take(layer, training, arena);
-        m->saved[i] = bcop_arena_floats(arena, run * layer->saved);
-        if (layer->factored && !training) {
-            m->left[i] = bcop_arena_floats(arena, (long)run * layer->parameter[0].rows);
-            m->right[i] = bcop_arena_floats(arena, (long)run * layer->parameter[0].cols);
-        }
-        activation = larger(activation, bcop_shape_size(layer->out));
-        scratch = larger(scratch, kind->scratch ? kind->scratch(layer, run) : 0);
+        const int images = in_tail(m, i) ? group : run;
+        take_layer(m, i, arena);
+        if (in_tail(m, i))
+            wide = larger(wide, bcop_shape_size(layer->in));
+        else
+            narrow = larger(narrow, bcop_shape_size(layer->out));
+        scratch = larger(scratch, layer->kind->scratch ? layer->kind->scratch(layer, images) : 0);
         bound = larger(bound, layer->bound_work);
     }
-    m->buffer[0] = bcop_arena_floats(arena, run * activation);
-    m->buffer[1] = bcop_arena_floats(arena, run * activation);
+    for (int side = 0; side < 2; side++) {
+        m->narrow[side] = bcop_arena_floats(arena, run * narrow);
+        m->wide[side] = bcop_arena_floats(arena, group * wide);
+    }
     m->scratch = bcop_arena_floats(arena, scratch);
     m->bound_work = bcop_arena_take(arena, bound, sizeof(double));
 }
@@ -174,14 +197,18 @@ void bcop_model_build(bcop_model *m) {
             m->layer[i].kind->build(&m->layer[i]);
 }
 
-static bcop_tape tape_of(const bcop_model *m, int i, int row) {
+/* `first` counts images of the group, `row` those of all factors. */
+static bcop_tape tape_of(const bcop_model *m, int i, int row, int first) {
     const bcop_layer *layer = &m->layer[i];
-    bcop_tape tape = {.saved = m->saved[i]};
-    if (layer->factored) {
-        tape.left = m->left[i] + (long)row * layer->parameter[0].rows;
-        tape.right = m->right[i] + (long)row * layer->parameter[0].cols;
-    }
+    bcop_tape tape = {.saved = m->saved[i] + first * layer->saved};
+    if (layer->factored)
+        tape.input = m->input[i] + (row + first) * bcop_shape_size(layer->in);
     return tape;
+}
+
+static float *slope_of(const bcop_model *m, int i, int row, int first) {
+    const bcop_layer *layer = &m->layer[i];
+    return m->slope[i] + ((layer->factored ? row : 0) + first) * bcop_shape_size(layer->out);
 }
 
 static void normalise(const bcop_model *m, int n, const float *x, float *y) {
@@ -192,41 +219,85 @@ static void normalise(const bcop_model *m, int n, const float *x, float *y) {
             y[p * channels + c] = (x[p * channels + c] - m->mean[c]) * m->inverse_std[c];
 }
 
-const float *bcop_model_forward(bcop_model *m, int n, int row, const float *x) {
-    int side = 0; /* the buffer to write next */
-    if (m->normalised || m->layer[0].kind->in_place) {
-        normalise(m, n, x, m->buffer[0]);
-        x = m->buffer[0];
-        side = 1;
-    }
-    for (int i = 0; i < m->count; i++) {
-        const bcop_layer *layer = &m->layer[i];
-        const bcop_tape tape = tape_of(m, i, row);
-        if (layer->kind->in_place)
-            side = 1 - side;
-        float *y = m->buffer[side];
-        layer->kind->forward(layer, n, x, y, &tape, m->scratch);
+/* Layers begin .. end - 1 for n images from `first` of the group on; the result stands in one of
+   the buffers, or at `last` unless that is NULL. */
+static const float *forward_layers(bcop_model *m, int begin, int end, int n, int row, int first,
+                                   const float *x, float *const buffer[2], float *last) {
+    int landing = end - 1; /* who writes at `last`: all after it are in place */
+    while (landing >= begin && m->layer[landing].kind->in_place)
+        landing--;
+    int side = x == buffer[0];
+    if (begin == 0 && (m->normalised || m->layer[0].kind->in_place)) {
+        float *y = last && landing < begin ? last : buffer[side];
+        normalise(m, n, x, y);
         x = y;
         side = 1 - side;
+    }
+    for (int i = begin; i < end; i++) {
+        const bcop_layer *layer = &m->layer[i];
+        const bcop_tape tape = tape_of(m, i, row, first);
+        float *y = layer->kind->in_place ? (float *)x : last && i >= landing ? last : buffer[side];
+        layer->kind->forward(layer, n, x, y, &tape, m->scratch);
+        x = y;
+        if (!layer->kind->in_place)
+            side = 1 - side;
     }
     return x;
 }
 
-void bcop_model_backward(bcop_model *m, int n, int row, const float *gz, float *lane_gradient,
-                         bcop_model_hook *done, void *context) {
+const float *bcop_model_forward(bcop_model *m, int n, int row, const float *x) {
+    const long in = bcop_shape_size(m->in);
+    const bool whole = m->tail == 0; /* no head */
+    const long out = whole ? in : bcop_shape_size(m->layer[m->tail - 1].out);
+    float *head = m->wide[0];
+    for (int done = 0; !whole && done < n; done += m->run)
+        forward_layers(m, 0, m->tail, n - done < m->run ? n - done : m->run, row, done,
+                       x + done * in, m->narrow, head + done * out);
+    return forward_layers(m, m->tail, m->count, n, row, 0, whole ? x : head, m->wide, NULL);
+}
+
+void bcop_model_backward(bcop_model *m, int n, int row, const float *gz) {
     int side = 0; /* the buffer that holds the gradient of the layer's output */
-    memcpy(m->buffer[0], gz, (size_t)n * (size_t)m->classes * sizeof *gz);
-    for (int i = m->count - 1; i >= 0; i--) {
+    memcpy(m->wide[0], gz, (size_t)n * (size_t)m->classes * sizeof *gz);
+    for (int i = m->count - 1; i >= m->tail; i--) {
         const bcop_layer *layer = &m->layer[i];
-        const bcop_tape tape = tape_of(m, i, row);
-        float *gy = m->buffer[side];
-        float *gx = layer->kind->in_place ? gy : m->buffer[1 - side];
-        layer->kind->backward(layer, n, &tape, gy, i > 0 ? gx : NULL,
-                              lane_gradient + layer->lane_at, m->scratch);
-        if (done && layer->parameters > 0)
-            done(context, i);
+        const bcop_tape tape = tape_of(m, i, row, 0);
+        float *gy = m->wide[side];
+        if (layer->parameters > 0)
+            memcpy(slope_of(m, i, row, 0), gy,
+                   (size_t)(n * bcop_shape_size(layer->out)) * sizeof *gy);
+        if (i == 0)
+            break;
+        float *gx = layer->kind->in_place ? gy : m->wide[1 - side];
+        layer->kind->backward(layer, n, &tape, gy, gx, m->scratch);
         if (!layer->kind->in_place)
             side = 1 - side;
+    }
+    m->head_gradient = m->wide[side];
+}
+
+void bcop_model_run(bcop_model *m, int n, int row, int first, float *lane_gradient,
+                    bcop_model_hook *done, void *context) {
+    int side = 0; /* the buffer to write next */
+    float *gy = NULL;
+    for (int i = m->count - 1; i >= 0; i--) {
+        const bcop_layer *layer = &m->layer[i];
+        const bcop_tape tape = tape_of(m, i, row, first);
+        if (i == m->tail - 1)
+            gy = m->head_gradient + first * bcop_shape_size(layer->out);
+        if (layer->parameters > 0) {
+            layer->kind->slope(layer, n, &tape, in_tail(m, i) ? slope_of(m, i, row, first) : gy,
+                               lane_gradient + layer->lane_at, m->scratch);
+            if (done)
+                done(context, i);
+        }
+        if (in_tail(m, i) || i == 0)
+            continue;
+        float *gx = layer->kind->in_place ? gy : m->narrow[side];
+        layer->kind->backward(layer, n, &tape, gy, gx, m->scratch);
+        if (!layer->kind->in_place)
+            side = 1 - side;
+        gy = gx;
     }
 }
 

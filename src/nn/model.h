@@ -3,13 +3,17 @@
  * f(x) = layers((x - mean) / std), per input channel. The Lipschitz constant in pixel units is at
  * most the product of the layers' bounds and the input scale max 1/std.
  *
- * It works on one *run* of images at a time (a lane of the batch, or a piece of an evaluation).
- * Activations live in two buffers that alternate; each layer keeps what its backward needs in the
- * tape. */
+ * It works on a *group* of images at a time, cut into *runs* (lanes of the batch). Layers before
+ * the first one that goes by rows (the head: convolutions) take one run at a time, which stays in
+ * cache; that one and all after it (the tail: dense layers) take the whole group, as their products
+ * want many rows. Activations live in buffers that alternate; each layer keeps what its gradients
+ * need in the tape. */
 #ifndef BCOP_NN_MODEL_H
 #define BCOP_NN_MODEL_H
 
 #include "nn/layer.h"
+
+enum { BCOP_MODEL_GROUP = 64 }; /* images that make a large operator's product efficient */
 
 typedef struct bcop_model {
     bcop_shape in;
@@ -20,13 +24,17 @@ typedef struct bcop_model {
     bcop_parameter **parameter; /* [parameters] of all layers in order */
     bool normalised;            /* mean or std are not 0 and 1 */
     float *mean, *inverse_std;  /* [channels] */
-    int run;                    /* images per run */
+    int tail;                   /* its first layer; count: there is none */
+    int run, group;             /* images */
     bool training;
-    long lane_length; /* floats of the lane gradient of all layers */
-    float **left;     /* [count] of [rows][rows of the first parameter], of factored layers */
-    float **right;    /* [count] of [rows][its cols] */
-    float *buffer[2]; /* activations [run][largest] */
-    float **saved;    /* [count] of [run][saved] */
+    long lane_length;     /* floats of the lane gradient of all layers */
+    float **input;        /* [count] of [images][in], of factored layers: their factors */
+    float **slope;        /* [count] of [images][out]: gradients of their outputs, the other factor;
+                             of other layers of the tail with parameters [group][out] */
+    float **saved;        /* [count] of [group][saved] */
+    float *narrow[2];     /* activations of the head [run][largest] */
+    float *wide[2];       /* of the tail [group][largest] */
+    float *head_gradient; /* [group][the tail's input], after backward */
     float *scratch;
     double *bound_work;
 } bcop_model;
@@ -45,27 +53,35 @@ bcop_status bcop_model_create(const bcop_node *list, const bcop_node *input, con
                               bcop_model **model);
 void bcop_model_free(bcop_model *model); /* NULL is allowed */
 
-/* Takes the memory, in both passes of the arena: for runs of `run` images, and when training for
- * backward. Without training the parameters' values and a run's factors are taken here too; with it
- * they belong to those who bring gradients to the parameters: model->left, right and
- * parameter->value are set by the caller. Local. */
-void bcop_model_plan(bcop_model *model, int run, bool training, bcop_arena *arena);
+/* Images of a group: whole runs, BCOP_MODEL_GROUP or a little more, at most `images` of them. */
+int bcop_model_group(int run, int images);
+
+/* Takes the memory, in both passes of the arena: for groups of up to `group` images in runs of
+ * `run`, and when training for backward. Without training the parameters' values are taken here
+ * too; with it they and the factors belong to those who bring gradients to the parameters:
+ * parameter->value and the factored layers' model->input and slope are set by the caller. Local. */
+void bcop_model_plan(bcop_model *model, int run, int group, bool training, bcop_arena *arena);
 
 /* Makes the layers' operators from the blocks: after every change of the parameters. Local. */
 void bcop_model_build(bcop_model *model);
 
-/* Logits [n][classes] of x[n][in], n <= run; they belong to the model until its next call. The
+/* Logits [n][classes] of x[n][in], n <= group; they belong to the model until its next call. The
  * factors are kept from row `row` on. Local, allocates nothing. */
 const float *bcop_model_forward(bcop_model *model, int n, int row, const float *x);
 
-/* Called when the lane gradient and the factors of layer `index` are complete for a run. */
+/* After forward with the same n and row: the tail's backward, from gz[n][classes] =
+ * dloss/dlogits. Completes these rows' factors. Local. */
+void bcop_model_backward(bcop_model *model, int n, int row, const float *gz);
+
+/* Called when the lane gradient of layer `index` is complete for a run. */
 typedef void bcop_model_hook(void *context, int index);
 
-/* After forward with the same n and row: from gz[n][classes] = dloss/dlogits the lane gradient of
- * this run (overwritten, [lane_length]) and the factors; `done` (NULL: nobody) hears of each layer
- * with parameters, last to first. Local but for what `done` does. */
-void bcop_model_backward(bcop_model *model, int n, int row, const float *gz, float *lane_gradient,
-                         bcop_model_hook *done, void *context);
+/* After backward with the same row: the rest of it for the n images (a run) from `first` of the
+ * group on: their lane gradient (overwritten, [lane_length]); `done` (NULL: nobody) hears of each
+ * layer with parameters, last to first. To be called once per run, in any order. Local but for what
+ * `done` does. */
+void bcop_model_run(bcop_model *model, int n, int row, int first, float *lane_gradient,
+                    bcop_model_hook *done, void *context);
 
 /* max over channels of 1/std, as the float32 number the model multiplies by. */
 double bcop_model_input_scale(const bcop_model *model);

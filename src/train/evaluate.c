@@ -6,7 +6,7 @@
 
 void bcop_evaluate_plan(bcop_evaluator *e, bcop_arena *arena) {
     const long count = bcop_dataset_count(e->dataset);
-    e->x = bcop_arena_floats(arena, e->model->run * bcop_shape_size(e->model->in));
+    e->x = bcop_arena_floats(arena, e->model->group * bcop_shape_size(e->model->in));
     e->margin = bcop_arena_take(arena, 2 * count, sizeof(double));
     e->value = e->margin ? e->margin + count : NULL;
 }
@@ -39,7 +39,7 @@ static double share_above(const double *margin, long count, double threshold) {
 
 void bcop_evaluate_run(bcop_evaluator *e, const bcop_reals *eps, bcop_evaluation *result,
                        void (*work)(void *context, bool long_work), void *context) {
-    const long count = bcop_dataset_count(e->dataset), run = e->model->run;
+    const long count = bcop_dataset_count(e->dataset), run = e->model->group;
     memset(e->margin, 0, 2 * (size_t)count * sizeof(double));
     for (long i = e->comm->rank; i * run < count; i += e->comm->size) {
         const long left = count - i * run;

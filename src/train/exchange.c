@@ -7,7 +7,6 @@ static void take_tables(bcop_exchange *x, bcop_arena *arena) {
     x->part = bcop_arena_take(arena, layers + 1, sizeof *x->part);
     x->waiting = bcop_arena_take(arena, layers + 1, sizeof *x->waiting);
     x->part_of = bcop_arena_take(arena, layers, sizeof *x->part_of);
-    x->factor_of = bcop_arena_take(arena, layers, sizeof *x->factor_of);
     x->row = bcop_arena_take(arena, ranks + 1, sizeof *x->row);
     x->zero = bcop_arena_take(arena, ranks, sizeof *x->zero);
     int factors = 0;
@@ -38,7 +37,7 @@ static void fill_factor(bcop_exchange *x, int layer, int parameter) {
         f->rows[r] = e->offset ? (int)(e->offset[r + 1] / cols) - f->first[r] : rows;
         f->cols[r] = f->rows[r] > 0 ? cols : 0;
     }
-    x->factor_of[layer] = x->factors++;
+    x->factors++;
 }
 
 /* Puts a layer's lane gradient at the end of part k. */
@@ -65,7 +64,7 @@ static void fill_tables(bcop_exchange *x, int lanes) {
         for (int i = 0, first = 0; i < m->count; first += m->layer[i++].parameters) {
             const bcop_layer *layer = &m->layer[i];
             if (pass == 0) {
-                x->part_of[i] = x->factor_of[i] = -1;
+                x->part_of[i] = -1;
                 if (layer->factored)
                     fill_factor(x, i, first);
             }
@@ -112,8 +111,9 @@ void bcop_exchange_plan(bcop_exchange *x, bcop_arena *arena) {
         const bcop_parameter *p = f->entry->parameter;
         bcop_columns_plan(&f->left, x->comm, p->rows, x->row, f->first, f->rows, arena);
         bcop_columns_plan(&f->right, x->comm, p->cols, x->row, x->zero, f->cols, arena);
-        x->model->left[f->layer] = f->left.own;
-        x->model->right[f->layer] = f->right.own;
+        const bool left = x->model->layer[f->layer].input_left;
+        x->model->input[f->layer] = left ? f->left.own : f->right.own;
+        x->model->slope[f->layer] = left ? f->right.own : f->left.own;
     }
 }
 
@@ -142,20 +142,24 @@ static void progress(bcop_exchange *x) {
     }
 }
 
+void bcop_exchange_factors(bcop_exchange *x) {
+    const bcop_traffic_kind before = bcop_traffic_label(BCOP_TRAFFIC_FACTORS);
+    for (int f = 0; f < x->factors; f++) {
+        bcop_columns_send(&x->factor[f].left);
+        bcop_columns_send(&x->factor[f].right);
+    }
+    bcop_traffic_label(before);
+}
+
 void bcop_exchange_done(void *context, int index) {
     bcop_exchange *x = context;
     const bcop_layer *layer = &x->model->layer[index];
-    const int k = x->part_of[index], f = x->factor_of[index];
+    const int k = x->part_of[index];
     if (k >= 0)
         bcop_lanes_fold(&x->sums, layer->lane_at, layer->lane_gradient);
     if (x->lane < x->sums.run.count - 1)
         return;
-    const bcop_traffic_kind before = bcop_traffic_label(BCOP_TRAFFIC_FACTORS);
-    if (f >= 0) {
-        bcop_columns_send(&x->factor[f].left);
-        bcop_columns_send(&x->factor[f].right);
-    }
-    bcop_traffic_label(BCOP_TRAFFIC_GRADIENTS);
+    const bcop_traffic_kind before = bcop_traffic_label(BCOP_TRAFFIC_GRADIENTS);
     if (k >= 0 && --x->waiting[k] == 0)
         bcop_lanes_send(&x->sums, k);
     progress(x);

@@ -1,10 +1,11 @@
 /* The way of gradients from the lanes of a batch to those who hold the parameters.
  *
- * Each layer's lane gradient is folded into the lane tree as soon as its backward has run, and with
- * the rank's last lane its nodes, or the layer's factors, start on their way while earlier layers
- * still compute. A bundle's sum goes to its owner alone, who pulls the gradients out of it; those
- * of all replicated bundles are one message to every rank. Factors of a dense layer go to the
- * holders of the block: each gets the columns that its rows need, and forms these rows. */
+ * Each layer's lane gradient is folded into the lane tree as soon as it is formed, and with the
+ * rank's last lane its nodes start on their way while earlier layers still compute; factors do when
+ * the tail's backward has run for all the rank's images. A bundle's sum goes to its owner alone,
+ * who pulls the gradients out of it; those of all replicated bundles are one message to every rank.
+ * Factors of a dense layer go to the holders of the block: each gets the columns that its rows
+ * need, and forms these rows. */
 #ifndef BCOP_TRAIN_EXCHANGE_H
 #define BCOP_TRAIN_EXCHANGE_H
 
@@ -35,7 +36,6 @@ typedef struct bcop_exchange {
     int *part_of;         /* [layers]: -1: the layer has no lane gradient */
     int factors;
     bcop_exchange_factor *factor; /* [factors] */
-    int *factor_of;               /* [layers]: -1: the layer is not factored */
     int *row;                     /* [ranks + 1]: images of the batch before a rank's */
     int *zero;                    /* [ranks] */
     bcop_arena tables;
@@ -51,9 +51,11 @@ void bcop_exchange_close(bcop_exchange *x); /* an exchange of zeros is allowed *
 /* Takes the memory, in both passes of the arena, and gives the model its factors'. Local. */
 void bcop_exchange_plan(bcop_exchange *x, bcop_arena *arena);
 
-/* One step: start; for every lane of the run the lane gradient at bcop_exchange_lane, with `done`
- * as the hook of the model's backward, then next; finish. Local but for messages on their way. */
+/* One step: start; `factors` when the model's backward has completed them; for every lane of the
+ * run the lane gradient at bcop_exchange_lane, with `done` as the hook of the model's run, then
+ * next; finish. Local but for messages on their way. */
 void bcop_exchange_start(bcop_exchange *x);
+void bcop_exchange_factors(bcop_exchange *x);
 float *bcop_exchange_lane(const bcop_exchange *x);
 bcop_model_hook bcop_exchange_done; /* context: the exchange */
 void bcop_exchange_next(bcop_exchange *x);

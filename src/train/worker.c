@@ -108,7 +108,8 @@ static void plan(bcop_worker *w) {
     const int run = e->train.batch / e->train.lanes;
     bcop_arena *arena = &w->arena;
     size_t mark[BCOP_MEMORIES + 1] = {0};
-    bcop_model_plan(w->model, run, true, arena);
+    const int least = e->train.lanes / w->comm->size; /* lanes that every rank has */
+    bcop_model_plan(w->model, run, bcop_model_group(run, least * run), true, arena);
     mark[BCOP_MEMORY_MODEL + 1] = arena->used;
     bcop_stage_plan(&w->stage, arena);
     mark[BCOP_MEMORY_STATE + 1] = arena->used;
@@ -119,7 +120,7 @@ static void plan(bcop_worker *w) {
     mark[BCOP_MEMORY_SAVE + 1] = arena->used;
     evaluators(w);
     w->record = bcop_arena_take(arena, record_length(w), sizeof(double));
-    w->logit_gradient = bcop_arena_floats(arena, (long)run * w->model->classes);
+    w->logit_gradient = bcop_arena_floats(arena, (long)w->model->group * w->model->classes);
     mark[BCOP_MEMORY_EVALUATE + 1] = arena->used;
     for (int i = 0; i < BCOP_MEMORIES; i++)
         w->memory[i] = mark[i + 1] - mark[i];
@@ -190,32 +191,39 @@ static void turn(bcop_worker *w, bcop_phase ends, bcop_phase begins) {
     tell(w, begins);
 }
 
-/* Forward, loss and backward of one lane; its part of the record. */
-static void run_lane(bcop_worker *w, int lane, const float *x, const int *label) {
+/* Logits of the rank's images row .. row + n - 1; their losses by lane into the record. */
+static void run_forward(bcop_worker *w, int n, int row, const float *x, const int *label) {
     const bcop_experiment *e = w->experiment;
     const bcop_loss_kind *loss = bcop_experiment_loss(e);
     bcop_model *m = w->model;
-    const int row = (lane - w->exchange.sums.run.first) * m->run, classes = m->classes;
-    const float *z = bcop_model_forward(m, m->run, row, x);
-    double *record = w->record + 2 * lane;
-    for (int i = 0; i < m->run; i++) {
+    const int classes = m->classes;
+    const float *z = bcop_model_forward(m, n, row, x);
+    for (int i = 0; i < n; i++) {
+        double *record = w->record + 2 * (w->exchange.sums.run.first + (row + i) / m->run);
         record[0] += loss->evaluate(e->loss_options, classes, z + i * classes, label[i],
                                     1.0 / e->train.batch, w->logit_gradient + i * classes);
         record[1] += bcop_loss_margin(classes, z + i * classes, label[i]) > 0;
     }
-    bcop_model_backward(m, m->run, row, w->logit_gradient, bcop_exchange_lane(&w->exchange),
-                        bcop_exchange_done, &w->exchange);
-    bcop_exchange_next(&w->exchange);
 }
 
 static void compute(bcop_worker *w, const float *x, const int *label) {
-    const bcop_lane_run run = w->exchange.sums.run;
-    const long images = w->model->run, size = bcop_shape_size(w->model->in);
+    bcop_model *m = w->model;
+    const int images = w->exchange.sums.run.count * m->run;
+    const long size = bcop_shape_size(m->in);
     memset(w->record, 0, (size_t)record_length(w) * sizeof *w->record);
     bcop_exchange_start(&w->exchange);
-    for (int i = 0; i < run.count; i++) {
-        run_lane(w, run.first + i, x + i * images * size, label + i * images);
-        tell(w, BCOP_PHASE_COMPUTE);
+    for (int row = 0; row < images; row += m->group) {
+        const int n = images - row < m->group ? images - row : m->group;
+        run_forward(w, n, row, x + row * size, label + row);
+        bcop_model_backward(m, n, row, w->logit_gradient);
+        if (row + n == images)
+            bcop_exchange_factors(&w->exchange);
+        for (int first = 0; first < n; first += m->run) {
+            bcop_model_run(m, m->run, row, first, bcop_exchange_lane(&w->exchange),
+                           bcop_exchange_done, &w->exchange);
+            bcop_exchange_next(&w->exchange);
+            tell(w, BCOP_PHASE_COMPUTE);
+        }
     }
 }
 

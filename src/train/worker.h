@@ -35,7 +35,7 @@ const char *bcop_worker_phase(bcop_phase phase);
 
 /* Parts of a rank's memory. */
 typedef enum bcop_memory {
-    BCOP_MEMORY_MODEL,    /* operators, activations of one lane */
+    BCOP_MEMORY_MODEL,    /* operators, activations */
     BCOP_MEMORY_STAGE,    /* parameters, their gradients, scratch */
     BCOP_MEMORY_STATE,    /* optimizer state of what this rank holds */
     BCOP_MEMORY_EXCHANGE, /* gradients and factors on their way */
@@ -58,7 +58,7 @@ typedef struct bcop_worker {
     bcop_arena arena;
     size_t memory[BCOP_MEMORIES]; /* bytes */
     double *record;               /* {loss, correct} of every lane, a flag of every rank, another */
-    float *logit_gradient;        /* [images per lane][classes] */
+    float *logit_gradient;        /* [images of a group][classes] */
     /* Called when a phase begins, and after every lane; NULL: nobody. */
     void (*entered)(void *context, bcop_phase phase);
     void *context;

@@ -192,11 +192,48 @@ static void test_transpose(void **state) {
         }
 }
 
+typedef void (*rows_product)(int rows, int unit, int n, int k, const float *a, const float *b,
+                             float beta, float *c);
+
+/* Every row as when its unit is multiplied alone: bits that do not depend on how many rows a rank
+   has. Shapes on both sides of the library's limit for small products. */
+static void check_rows(rows_product multiply, product plain, int unit, int n, int k) {
+    const int rows_max = 11 * unit + unit / 2;
+    float *a = oracle_random_floats(1, (long)rows_max * k, 1);
+    float *b = oracle_random_floats(2, (long)n * k, 1);
+    float *one = oracle_floats((long)unit * n), *c = oracle_floats((long)rows_max * n);
+    const int units[] = {1, 2, 3, 4, 5, 8, 11};
+    for (int i = 0; i < COUNT(units); i++)
+        for (int rest = 0; rest <= unit / 2; rest += unit > 1 ? unit / 2 : 1) {
+            multiply(units[i] * unit + rest, unit, n, k, a, b, 0, c);
+            for (int first = 0; first < units[i] * unit + rest; first += unit) {
+                const int rows = first < units[i] * unit ? unit : rest;
+                plain(rows, n, k, 1, a + (long)first * k, b, 0, one);
+                assert_memory_equal(c + (long)first * n, one,
+                                    (size_t)rows * (size_t)n * sizeof(float));
+            }
+        }
+    free(a), free(b), free(one), free(c);
+}
+
+static void test_rows(void **state) {
+    (void)state;
+    static const int shape[][2] = {{10, 100},  {100, 1568}, {512, 10},   {512, 512},
+                                   {512, 515}, {509, 1030}, {1024, 257}, {131, 4096}};
+    static const int unit[] = {1, 2, 3, 4, 8, 16};
+    for (int s = 0; s < COUNT(shape); s++)
+        for (int u = 0; u < COUNT(unit); u++) {
+            check_rows(bcop_product_nn_rows, bcop_product_nn, unit[u], shape[s][0], shape[s][1]);
+            check_rows(bcop_product_nt_rows, bcop_product_nt, unit[u], shape[s][0], shape[s][1]);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nn),           cmocka_unit_test(test_nt),
-        cmocka_unit_test(test_tn),           cmocka_unit_test(test_gram),
-        cmocka_unit_test(test_gram_complex), cmocka_unit_test(test_transpose),
+        cmocka_unit_test(test_nn),        cmocka_unit_test(test_nt),
+        cmocka_unit_test(test_rows),      cmocka_unit_test(test_tn),
+        cmocka_unit_test(test_gram),      cmocka_unit_test(test_gram_complex),
+        cmocka_unit_test(test_transpose),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -88,33 +88,37 @@ static batch make_batch(const bcop_loss_kind *kind, void *options, uint64_t seed
     return b;
 }
 
-static nn_fixture open_net(bool evaluating, int run, uint64_t seed) {
+static nn_fixture open_net(bool evaluating, int run, int group, uint64_t seed) {
     return nn_fixture_open(&(nn_setting){.list = net,
                                          .in = net_in,
                                          .classes = CLASSES,
                                          .mean = &net_mean,
                                          .std = &net_std,
                                          .run = run,
+                                         .group = group,
                                          .rows = evaluating ? 0 : BATCH,
                                          .evaluating = evaluating},
                            seed);
 }
 
-/* One step's forward and backward, `lane` images at a time; the lane gradients are added up.
-   Returns the mean loss. */
-static double train_pass(nn_fixture *f, const batch *b, int lane) {
+/* One step's forward and backward, by groups and runs; the lane gradients are added up. Returns the
+   mean loss. */
+static double train_pass(nn_fixture *f, const batch *b) {
     bcop_model *m = f->model;
     float *sum = oracle_floats(m->lane_length), *part = oracle_floats(m->lane_length);
     double loss = 0;
-    for (int row = 0; row < BATCH; row += lane) {
+    for (int row = 0; row < BATCH; row += m->group) {
         float gz[LOGITS];
-        const float *z = bcop_model_forward(m, lane, row, b->x[row]);
-        for (int i = 0; i < lane; i++)
+        const float *z = bcop_model_forward(m, m->group, row, b->x[row]);
+        for (int i = 0; i < m->group; i++)
             loss += b->kind->evaluate(b->options, CLASSES, z + i * CLASSES, b->label[row + i],
                                       1.0 / BATCH, gz + i * CLASSES);
-        bcop_model_backward(m, lane, row, gz, part, NULL, NULL);
-        for (long i = 0; i < m->lane_length; i++)
-            sum[i] += part[i];
+        bcop_model_backward(m, m->group, row, gz);
+        for (int first = 0; first < m->group; first += m->run) {
+            bcop_model_run(m, m->run, row, first, part, NULL, NULL);
+            for (long i = 0; i < m->lane_length; i++)
+                sum[i] += part[i];
+        }
     }
     nn_fixture_pull(f, BATCH, sum);
     free(sum);
@@ -201,13 +205,13 @@ static void check_gradients(const nn_fixture *f, const batch *b, double **parame
 static void check_net(const bcop_loss_kind *kind, void *options) {
     int checked = 0;
     for (uint64_t seed = 1; checked < 3; seed++) {
-        nn_fixture f = open_net(false, LANE, seed);
+        nn_fixture f = open_net(false, LANE, seed % 2 ? BATCH : LANE, seed);
         const batch b = make_batch(kind, options, seed);
         double **parameters = nn_fixture_parameters(&f), kink;
         const double expected = expected_loss(&b, parameters, &kink);
         /* Float32 must be on the same side of every kink; few of these nets are too near to one. */
         if (kink > 2e-5) {
-            assert_true(fabs(train_pass(&f, &b, LANE) - expected) <= 1e-5);
+            assert_true(fabs(train_pass(&f, &b) - expected) <= 1e-5);
             check_gradients(&f, &b, parameters);
             checked++;
         }
@@ -233,10 +237,11 @@ static void gradients_do_not_depend_on_the_lanes(void **state) {
     (void)state;
     void *options = loss_options(&bcop_loss_hinge, "eps", eps, NULL, 0);
     const batch b = make_batch(&bcop_loss_hinge, options, 3);
-    nn_fixture whole = open_net(false, BATCH, 3), cut = open_net(false, BATCH, 3);
-    train_pass(&whole, &b, BATCH);
+    nn_fixture whole = open_net(false, BATCH, BATCH, 3);
+    train_pass(&whole, &b);
     for (int lane = 1; lane < BATCH; lane *= 2) {
-        train_pass(&cut, &b, lane);
+        nn_fixture cut = open_net(false, lane, lane, 3);
+        train_pass(&cut, &b);
         for (int p = 0; p < whole.model->parameters; p++) {
             const long count = bcop_parameter_size(whole.model->parameter[p]);
             double *expected = oracle_doubles(count);
@@ -245,9 +250,30 @@ static void gradients_do_not_depend_on_the_lanes(void **state) {
                         5e-6);
             free(expected);
         }
+        nn_fixture_close(&cut);
     }
     nn_fixture_close(&whole);
-    nn_fixture_close(&cut);
+    free(options);
+}
+
+static void gradients_have_the_same_bits_in_any_groups(void **state) {
+    (void)state;
+    void *options = loss_options(&bcop_loss_hinge, "eps", eps, NULL, 0);
+    const batch b = make_batch(&bcop_loss_hinge, options, 3);
+    for (int lane = 1; lane < BATCH; lane *= 2) {
+        nn_fixture single = open_net(false, lane, lane, 3);
+        const double loss = train_pass(&single, &b);
+        for (int group = 2 * lane; group <= BATCH; group *= 2) {
+            nn_fixture f = open_net(false, lane, group, 3);
+            assert_true(train_pass(&f, &b) == loss);
+            for (int p = 0; p < f.model->parameters; p++)
+                assert_memory_equal(
+                    f.model->parameter[p]->gradient, single.model->parameter[p]->gradient,
+                    (size_t)bcop_parameter_size(f.model->parameter[p]) * sizeof(float));
+            nn_fixture_close(&f);
+        }
+        nn_fixture_close(&single);
+    }
     free(options);
 }
 
@@ -257,13 +283,13 @@ static void gradients_do_not_depend_on_the_lanes(void **state) {
 static void stored_operators_give_the_same_logits(void **state) {
     (void)state;
     const batch b = make_batch(&bcop_loss_hinge, NULL, 4);
-    nn_fixture trained = open_net(false, BATCH, 4), loaded = open_net(true, BATCH, 5);
+    nn_fixture trained = open_net(false, BATCH, BATCH, 4), loaded = open_net(true, BATCH, BATCH, 5);
     nn_fixture_load(&trained, &loaded);
     float before[LOGITS];
     memcpy(before, bcop_model_forward(trained.model, BATCH, 0, b.x[0]), sizeof before);
     assert_memory_equal(bcop_model_forward(loaded.model, BATCH, 0, b.x[0]), before, sizeof before);
     /* and not because the logits are trivial: other operators give others */
-    nn_fixture other = open_net(true, BATCH, 6);
+    nn_fixture other = open_net(true, BATCH, BATCH, 6);
     assert_memory_not_equal(bcop_model_forward(other.model, BATCH, 0, b.x[0]), before,
                             sizeof before);
     nn_fixture_close(&other);
@@ -332,6 +358,7 @@ int main(void) {
         cmocka_unit_test(gradients_with_hinge),
         cmocka_unit_test(gradients_with_cross_entropy),
         cmocka_unit_test(gradients_do_not_depend_on_the_lanes),
+        cmocka_unit_test(gradients_have_the_same_bits_in_any_groups),
         cmocka_unit_test(stored_operators_give_the_same_logits),
         cmocka_unit_test(input_is_left_alone),
         cmocka_unit_test(errors_name_the_place),

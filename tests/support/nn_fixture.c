@@ -61,14 +61,15 @@ nn_fixture nn_fixture_open(const nn_setting *s, uint64_t seed) {
     nn_fixture f;
     check(nn_fixture_create(s, &f));
     const int run = s->run ? s->run : 1;
-    bcop_model_plan(f.model, run, !s->evaluating, &f.arena);
+    const int group = s->group ? s->group : run;
+    bcop_model_plan(f.model, run, group, !s->evaluating, &f.arena);
     check(bcop_arena_reserve(&f.arena));
-    bcop_model_plan(f.model, run, !s->evaluating, &f.arena);
+    bcop_model_plan(f.model, run, group, !s->evaluating, &f.arena);
     for (int i = 0; !s->evaluating && i < f.model->count; i++)
         if (f.model->layer[i].factored) {
-            const bcop_parameter *p = &f.model->layer[i].parameter[0];
-            f.model->left[i] = oracle_floats((long)rows_of(s) * p->rows);
-            f.model->right[i] = oracle_floats((long)rows_of(s) * p->cols);
+            const bcop_layer *layer = &f.model->layer[i];
+            f.model->input[i] = oracle_floats(rows_of(s) * bcop_shape_size(layer->in));
+            f.model->slope[i] = oracle_floats(rows_of(s) * bcop_shape_size(layer->out));
         }
     for (int i = 0; i < f.model->parameters; i++)
         fill(f.model->parameter[i], !s->evaluating, 1000 * seed + (uint64_t)i);
@@ -78,8 +79,7 @@ nn_fixture nn_fixture_open(const nn_setting *s, uint64_t seed) {
 
 static void free_tape(nn_fixture *f) {
     free(f->tape.saved);
-    free(f->tape.left);
-    free(f->tape.right);
+    free(f->tape.input);
     free(f->lane);
 }
 
@@ -89,10 +89,11 @@ void nn_fixture_close(nn_fixture *f) {
         free(f->model->parameter[i]->value);
         free(f->model->parameter[i]->gradient);
     }
-    for (int i = 0; f->model->training && i < f->model->count; i++) {
-        free(f->model->left[i]);
-        free(f->model->right[i]);
-    }
+    for (int i = 0; f->model->training && i < f->model->count; i++)
+        if (f->model->layer[i].factored) {
+            free(f->model->input[i]);
+            free(f->model->slope[i]);
+        }
     bcop_model_free(f->model);
     bcop_arena_free(&f->arena);
     bcop_config_free(f->config);
@@ -150,8 +151,10 @@ void nn_fixture_load(const nn_fixture *from, nn_fixture *to) {
 }
 
 /* The definition: left^T right over the images. */
-static void pull_factors(bcop_layer *layer, int rows, const float *left, const float *right) {
+static void pull_factors(bcop_layer *layer, int rows, const float *input, const float *slope) {
     const bcop_parameter *p = &layer->parameter[0];
+    const float *left = layer->input_left ? input : slope;
+    const float *right = layer->input_left ? slope : input;
     for (int i = 0; i < p->rows; i++)
         for (int j = 0; j < p->cols; j++) {
             double sum = 0;
@@ -167,7 +170,7 @@ void nn_fixture_pull(nn_fixture *f, int rows, const float *sum) {
         if (layer->kind->pull)
             layer->kind->pull(layer, sum + layer->lane_at);
         if (layer->factored)
-            pull_factors(layer, rows, f->model->left[i], f->model->right[i]);
+            pull_factors(layer, rows, f->model->input[i], f->model->slope[i]);
     }
 }
 
@@ -176,13 +179,12 @@ static float *make_scratch(const bcop_layer *layer, int n) {
 }
 
 float *nn_fixture_forward(nn_fixture *f, int n, const float *x) {
-    const bcop_layer *layer = f->layer;
+    bcop_layer *layer = f->layer;
     free_tape(f);
+    layer->run = n;
     f->tape = (bcop_tape){.saved = oracle_floats(n * layer->saved)};
-    if (layer->factored) {
-        f->tape.left = oracle_floats((long)n * layer->parameter[0].rows);
-        f->tape.right = oracle_floats((long)n * layer->parameter[0].cols);
-    }
+    if (layer->factored)
+        f->tape.input = oracle_floats(n * bcop_shape_size(layer->in));
     f->lane = oracle_floats(layer->lane_gradient);
     float *y = oracle_floats(n * bcop_shape_size(layer->out)), *scratch = make_scratch(layer, n);
     if (layer->kind->in_place) {
@@ -199,14 +201,15 @@ void nn_fixture_backward(nn_fixture *f, int n, const float *gy, float *gx) {
     const long size = n * bcop_shape_size(layer->out);
     float *copy = oracle_floats(size), *scratch = make_scratch(layer, n);
     memcpy(copy, gy, (size_t)size * sizeof *copy);
-    layer->kind->backward(layer, n, &f->tape, copy, layer->kind->in_place ? copy : gx, f->lane,
-                          scratch);
+    if (layer->kind->slope)
+        layer->kind->slope(layer, n, &f->tape, copy, f->lane, scratch);
+    layer->kind->backward(layer, n, &f->tape, copy, layer->kind->in_place ? copy : gx, scratch);
     if (layer->kind->in_place)
         memcpy(gx, copy, (size_t)size * sizeof *copy);
     if (layer->kind->pull)
         layer->kind->pull(layer, f->lane);
     if (layer->factored)
-        pull_factors(layer, n, f->tape.left, f->tape.right);
+        pull_factors(layer, n, f->tape.input, gy);
     free(scratch);
     free(copy);
 }

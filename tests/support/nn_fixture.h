@@ -22,7 +22,7 @@ typedef struct nn_setting {
     bcop_shape in;
     int classes;                  /* values the last layer gives */
     const bcop_reals *mean, *std; /* NULL: 0 and 1 */
-    int run, rows;                /* 0: run 1, rows as run */
+    int run, group, rows;         /* 0: run 1, group and rows as run */
     int batch;                    /* as the layers are told; 0: rows */
     bool evaluating;              /* not training */
 } nn_setting;

@@ -19,7 +19,7 @@
 
 #include <cmocka.h>
 
-enum { LANES = 8, BATCH = 16, RUN = BATCH / LANES, CLASSES = 4, STEPS = 2 };
+enum { LANES = 8, BATCH = 16, RUN = BATCH / LANES, GROUP = 2 * RUN, CLASSES = 4, STEPS = 2 };
 
 /* Convolutions with projector pairs; a block of two panels whose gradient is formed whole (512 x
    24), one whose gradient comes by factors (600 x 24); a dense layer by factors (600 x 10), and one
@@ -59,7 +59,7 @@ static void create_model(rig *r) {
 }
 
 static void plan(rig *r) {
-    bcop_model_plan(r->model, RUN, true, &r->arena);
+    bcop_model_plan(r->model, RUN, GROUP, true, &r->arena);
     bcop_stage_plan(&r->stage, &r->arena);
     bcop_exchange_plan(&r->exchange, &r->arena);
 }
@@ -135,12 +135,19 @@ static void step(rig *r) {
     const bcop_lane_run run = bcop_lanes_run(LANES, r->exchange.comm->size, r->exchange.comm->rank);
     spoil_gradients(r);
     bcop_exchange_start(&r->exchange);
-    for (int i = 0; i < run.count; i++) {
-        const long image = (long)(run.first + i) * RUN;
-        bcop_model_forward(r->model, RUN, i * RUN, r->x + image * bcop_shape_size(in));
-        bcop_model_backward(r->model, RUN, i * RUN, r->gz + image * CLASSES,
-                            bcop_exchange_lane(&r->exchange), bcop_exchange_done, &r->exchange);
-        bcop_exchange_next(&r->exchange);
+    const int images = run.count * RUN;
+    for (int row = 0; row < images; row += GROUP) {
+        const long image = (long)run.first * RUN + row;
+        const int n = images - row < GROUP ? images - row : GROUP;
+        bcop_model_forward(r->model, n, row, r->x + image * bcop_shape_size(in));
+        bcop_model_backward(r->model, n, row, r->gz + image * CLASSES);
+        if (row + n == images)
+            bcop_exchange_factors(&r->exchange);
+        for (int first = 0; first < n; first += RUN) {
+            bcop_model_run(r->model, RUN, row, first, bcop_exchange_lane(&r->exchange),
+                           bcop_exchange_done, &r->exchange);
+            bcop_exchange_next(&r->exchange);
+        }
     }
     bcop_exchange_finish(&r->exchange);
 }
@@ -265,7 +272,8 @@ static void add_images(const rig *r, nn_fixture *f, double *sum[]) {
     float *lane = oracle_floats(f->model->lane_length);
     for (int n = 0; n < BATCH; n++) {
         bcop_model_forward(f->model, 1, 0, r->x + n * bcop_shape_size(in));
-        bcop_model_backward(f->model, 1, 0, r->gz + (long)n * CLASSES, lane, NULL, NULL);
+        bcop_model_backward(f->model, 1, 0, r->gz + (long)n * CLASSES);
+        bcop_model_run(f->model, 1, 0, 0, lane, NULL, NULL);
         nn_fixture_pull(f, 1, lane);
         for (int i = 0; i < f->model->parameters; i++) {
             const bcop_parameter *p = f->model->parameter[i];
