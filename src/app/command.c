@@ -2,6 +2,7 @@
 
 #include "app/version.h"
 #include "base/config.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "linalg/product.h"
 
@@ -54,7 +55,9 @@ static bcop_status run_on_ranks(const bcop_command *command, int argc, char **ar
     bcop_status status = bcop_comm_open(&comm);
     if (status == BCOP_OK) {
         bcop_log_speak(comm.rank == 0);
-        status = command->run(&comm, argc, argv);
+        status = bcop_comm_agree(&comm, bcop_fault_open(comm.rank));
+        if (status == BCOP_OK)
+            status = command->run(&comm, argc, argv);
         report(status);
         bcop_comm_close(&comm);
     } else {

@@ -1,5 +1,6 @@
 #include "app/version.h"
 
+#include "base/fault.h"
 #include "ckpt/store.h"
 #include "comm/comm.h"
 #include "linalg/product.h"
@@ -11,4 +12,6 @@ void bcop_version_print(FILE *out) {
     fprintf(out, "HDF5 %s\n", bcop_store_library());
     fprintf(out, "BLAS %s\n", bcop_product_library());
     fprintf(out, "checkpoint format %d\n", BCOP_STORE_VERSION);
+    if (bcop_fault_built)
+        fprintf(out, "fault points compiled in\n");
 }

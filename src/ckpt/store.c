@@ -1,5 +1,6 @@
 /* Reading: rank 0 reads and checks, the others get the bytes. A damaged file can then not make the
  * ranks' views of it, and so their collective calls, differ. */
+#include "base/fault.h"
 #include "ckpt/h5.h"
 
 #include <fcntl.h>
@@ -90,6 +91,7 @@ static const char *dataset_fault(hid_t set, const bcop_field *field) {
 }
 
 static bcop_status read_field(const bcop_store *store, const bcop_field *field) {
+    BCOP_TRY(bcop_fault_at(BCOP_FAULT_LOAD_READ, NULL));
     if (!reached(store->file, field->path, H5O_TYPE_DATASET))
         return bcop_status_fail(BCOP_BAD_DATA, "%s: %s: no such dataset", store->path, field->path);
     const hid_t set = H5Dopen2(store->file, field->path, H5P_DEFAULT);

@@ -2,6 +2,7 @@
  * arrays' values, and takes the disk space: what can fail there (a full disk above all) fails
  * outside of any collective call, and the bytes do not depend on the number of ranks. Then all
  * ranks open the file and write the values. */
+#include "base/fault.h"
 #include "ckpt/h5.h"
 
 #include <errno.h>
@@ -167,6 +168,7 @@ static bcop_status put_structure(const char *path, hid_t file, int attributes,
 /* Takes the disk space of the whole file: a disk that fills up inside a collective write can stop
  * the ranks for ever, and a hole reads as zeros. */
 static bcop_status reserve_space(const char *path) {
+    BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_RESERVE, NULL));
     struct stat about;
     const int file = open(path, O_RDWR | O_CLOEXEC);
     if (file < 0)
@@ -197,6 +199,8 @@ static bcop_status make_file(const char *path, const char *work, int attributes,
     if (file < 0)
         return bcop_h5_fail(BCOP_IO, path, "create", "the file");
     bcop_status status = put_structure(path, file, attributes, attribute, fields, field);
+    if (status == BCOP_OK)
+        status = bcop_fault_at(BCOP_FAULT_CKPT_CREATE, NULL);
     if (H5Fclose(file) < 0 && status == BCOP_OK)
         status = bcop_h5_fail(BCOP_IO, path, "write", "the structure");
     return status == BCOP_OK ? reserve_space(work) : status;
@@ -244,7 +248,7 @@ static void transfer_close(struct transfer *t) {
 static bcop_status write_field(const bcop_comm *comm, const char *path, hid_t file,
                                const bcop_field *field) {
     struct transfer t;
-    bcop_status status = BCOP_OK;
+    bcop_status status = bcop_fault_at(BCOP_FAULT_CKPT_WRITE, NULL);
     if (!transfer_open(&t, comm, file, field))
         status = bcop_h5_fail(BCOP_IO, path, "prepare writing", field->path);
     status = bcop_comm_agree(comm, status);
@@ -279,6 +283,8 @@ static bcop_status write_fields(const bcop_comm *comm, const char *path, const c
     for (int i = 0; i < fields && status == BCOP_OK; i++)
         if (bcop_h5_bytes(&field[i]) > 0) /* HDF5 cannot write an array without elements */
             status = write_field(comm, path, file, &field[i]);
+    if (status == BCOP_OK)
+        status = bcop_fault_at(BCOP_FAULT_CKPT_FLUSH, NULL);
     if (status == BCOP_OK && H5Fflush(file, H5F_SCOPE_GLOBAL) < 0)
         status = bcop_h5_fail(BCOP_IO, path, "flush", "the file");
     if (H5Fclose(file) < 0 && status == BCOP_OK)
@@ -291,8 +297,8 @@ static bcop_status finish_file(const char *path, const char *work) {
     const int file = open(work, O_RDONLY | O_CLOEXEC);
     if (file < 0)
         return bcop_status_errno(BCOP_IO, "%s: cannot sync", work);
-    bcop_status status = BCOP_OK;
-    if (fsync(file))
+    bcop_status status = bcop_fault_at(BCOP_FAULT_CKPT_SYNC, NULL);
+    if (status == BCOP_OK && fsync(file))
         status = bcop_status_fail(BCOP_IO, "%s: cannot sync: %s", work, strerror(errno));
     close(file);
     BCOP_TRY(status);

@@ -1,6 +1,7 @@
 #include "train/checkpoint.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "train/rundir.h"
 
@@ -234,6 +235,7 @@ static bcop_status check_finite(const char *place, const bcop_field *field, bcop
 /* A state that has diverged must not take the place of a good one. */
 static bcop_status check_state(const bcop_checkpoint *c, const bcop_progress *progress) {
     char step[32];
+    BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_STATE, NULL));
     snprintf(step, sizeof step, "step %ld", progress->step);
     for (int i = 0; i < c->count; i++)
         BCOP_TRY(check_finite(step, &c->field[i], BCOP_DIVERGED));
@@ -293,9 +295,12 @@ static bcop_status commit(const bcop_checkpoint *c, const char *run, const char 
                           uint64_t fingerprint) {
     char folder[BCOP_PATH_MAX];
     bcop_rundir_step_path(run, progress->step, "", folder);
+    BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_MANIFEST, NULL));
     BCOP_TRY(write_manifest(c, temporary, state, progress, created, fingerprint));
+    BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_RENAME, NULL));
     if (rename(temporary, folder) != 0)
         return bcop_status_errno(BCOP_IO, "%s: cannot rename", temporary);
+    BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_LINK, NULL));
     BCOP_TRY(bcop_rundir_sync(run));
     return bcop_rundir_link(run, "latest", progress->step);
 }
@@ -327,8 +332,8 @@ bcop_status bcop_checkpoint_write(bcop_checkpoint *c, const bcop_experiment *e, 
 
 /* Rank 0 reads the manifest, the others get it. */
 static bcop_status open_manifest(const bcop_comm *comm, bcop_snapshot *s) {
-    bcop_status status = BCOP_OK;
-    if (comm->rank == 0) {
+    bcop_status status = comm->rank == 0 ? bcop_fault_at(BCOP_FAULT_LOAD_OPEN, NULL) : BCOP_OK;
+    if (comm->rank == 0 && status == BCOP_OK) {
         char path[sizeof s->folder + 32];
         snprintf(path, sizeof path, "%s/%s", s->folder, BCOP_MANIFEST_NAME);
         s->has_manifest = access(path, F_OK) == 0;

@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "train/resume.h"
 #include "train/rundir.h"
@@ -70,6 +71,7 @@ static bcop_status start_parameters(trainer *t) {
                                 .stage = &t->worker.stage};
     BCOP_TRY(bcop_resume_start(&resume, &t->progress));
     bcop_model_build(t->worker.model);
+    bcop_fault_at(BCOP_FAULT_LOAD_DONE, NULL);
     return BCOP_OK;
 }
 
@@ -206,6 +208,7 @@ static void keep_awake(void *context, bool long_work) {
 
 static void evaluate(trainer *t, bcop_split split, bcop_evaluation *v) {
     enter(t, "evaluation");
+    bcop_fault_at(BCOP_FAULT_EVALUATE, NULL);
     bcop_evaluate_run(&t->worker.evaluator[split], &t->experiment->evaluate.eps, v, keep_awake, t);
     report_evaluation(t, split, v);
 }
@@ -229,6 +232,7 @@ static bcop_status save(trainer *t) {
         const bool best = t->progress.best_step == t->progress.step || !has(t, BCOP_SPLIT_HOLDOUT);
         if (best)
             status = bcop_rundir_link(t->run, "best", t->progress.step);
+        bcop_fault_at(BCOP_FAULT_CKPT_PRUNE, NULL);
         bcop_rundir_prune(t->run, t->experiment->checkpoint.keep);
     }
     t->saved_at = bcop_clock_seconds();

@@ -1,6 +1,7 @@
 #include "train/worker.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 
 #include <limits.h>
 #include <math.h>
@@ -255,21 +256,34 @@ static bcop_status agree(bcop_worker *w, long step, bcop_worker_flags *flags) {
     return BCOP_OK;
 }
 
+/* Where a fault can show itself: the first gradient that this rank holds. */
+static float *first_held(const bcop_worker *w) {
+    for (int i = 0; i < w->stage.count; i++)
+        if (w->stage.entry[i].size > 0)
+            return w->stage.entry[i].gradient;
+    return NULL;
+}
+
 bcop_status bcop_worker_step(bcop_worker *w, long step, double factor, const float *x,
                              const int *label, bcop_worker_flags *flags) {
     const bcop_optimizer_options *o = &w->experiment->optimizer;
     w->since = bcop_clock_seconds();
     tell(w, BCOP_PHASE_COMPUTE);
+    bcop_fault_at(BCOP_FAULT_STEP_FORWARD, (float *)x); /* the prefetcher's, as x is const to us */
     compute(w, x, label);
     turn(w, BCOP_PHASE_COMPUTE, BCOP_PHASE_AGREE);
+    bcop_fault_at(BCOP_FAULT_STEP_AGREE, NULL);
     const bcop_status status = agree(w, step, flags);
     turn(w, BCOP_PHASE_AGREE, BCOP_PHASE_EXCHANGE);
+    bcop_fault_at(BCOP_FAULT_STEP_EXCHANGE, NULL);
     bcop_exchange_finish(&w->exchange); /* of a failed step too: its messages are on their way */
     BCOP_TRY(status);
     turn(w, BCOP_PHASE_EXCHANGE, BCOP_PHASE_UPDATE);
+    bcop_fault_at(BCOP_FAULT_STEP_UPDATE, first_held(w));
     BCOP_TRY(
         bcop_stage_update(&w->stage, o->lr * factor, o->bias_lr * factor, step, &w->iterations));
     turn(w, BCOP_PHASE_UPDATE, BCOP_PHASE_BUILD);
+    bcop_fault_at(BCOP_FAULT_STEP_BUILD, NULL);
     bcop_model_build(w->model);
     w->seconds[BCOP_PHASE_BUILD] = bcop_clock_seconds() - w->since;
     return BCOP_OK;
