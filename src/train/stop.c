@@ -1,18 +1,26 @@
 #include "train/stop.h"
 
+#include "base/clock.h"
+
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t system_asked, person_asked;
+static char stop_file[4096 + 16];
+static double looked_at;
 
 static void on_signal(int number) {
     if (number == SIGUSR1) {
         system_asked = 1;
         return;
     }
+    if (person_asked) {
+        signal(number, SIG_DFL);
+        raise(number); /* comes when this handler has returned */
+    }
     person_asked = 1;
-    signal(number, SIG_DFL); /* the next one is not ours */
 }
 
 void bcop_stop_install(void) {
@@ -21,13 +29,33 @@ void bcop_stop_install(void) {
     sigaction(SIGUSR1, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    signal(SIGXFSZ, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+void bcop_stop_watch(const char *run) {
+    looked_at = -1e9;
+    stop_file[0] = 0;
+    if (run)
+        snprintf(stop_file, sizeof stop_file, "%s/stop", run);
 }
 
 bcop_status bcop_stop_requested(void) {
+    const double now = bcop_clock_seconds();
+    if (stop_file[0] && !person_asked && now - looked_at >= 1) {
+        looked_at = now;
+        if (access(stop_file, F_OK) == 0)
+            person_asked = 1;
+    }
     if (person_asked)
         return BCOP_STOPPED;
     if (!system_asked)
         return BCOP_OK;
     const char *file = getenv("BCOP_STOP_FILE");
     return file && access(file, F_OK) == 0 ? BCOP_STOPPED : BCOP_INTERRUPTED;
+}
+
+void bcop_stop_obeyed(void) {
+    if (stop_file[0] && person_asked)
+        unlink(stop_file);
 }

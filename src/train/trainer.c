@@ -3,8 +3,10 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "train/attempts.h"
 #include "train/resume.h"
 #include "train/rundir.h"
+#include "train/runlock.h"
 #include "train/samedata.h"
 #include "train/stop.h"
 #include "train/watchdog.h"
@@ -25,7 +27,11 @@ typedef struct trainer {
     bcop_worker worker;
     bcop_prefetch *prefetch;
     bcop_watchdog *watchdog;
-    FILE *metrics; /* rank 0 */
+    bool made_run;          /* rank 0: the run directory is new */
+    bcop_runlock *lock;     /* rank 0 */
+    bcop_attempts attempts; /* rank 0 */
+    FILE *metrics;          /* rank 0 */
+    long first;             /* step at which this start begins */
     bcop_progress progress;
     long steps, steps_per_epoch; /* of the whole run, of one epoch */
     double began, saved_at;
@@ -54,13 +60,42 @@ static void tear_down(trainer *t) {
     bcop_prefetch_close(t->prefetch);
     if (t->metrics)
         fclose(t->metrics);
+    bcop_stop_watch(NULL);
+    bcop_runlock_give(t->lock);
+    if (t->made_run)
+        rmdir(t->run); /* when nothing came of it: a folder with files in it stays */
     bcop_worker_close(&t->worker);
     bcop_worker_close_data(&t->data);
 }
 
 /* ---- starting ---- */
 
-static bcop_status start_parameters(trainer *t) {
+/* Rank 0: makes the run directory and takes its lock, by an absolute path. */
+static bcop_status take_run(trainer *t) {
+    char absolute[PATH_MAX];
+    t->made_run = access(t->run, F_OK) != 0;
+    BCOP_TRY(bcop_rundir_make(t->run));
+    if (!realpath(t->run, absolute))
+        return bcop_status_errno(BCOP_IO, "%s", t->run);
+    if (strlen(absolute) >= sizeof t->run - 64)
+        return bcop_status_fail(BCOP_CANNOT_CREATE, "%.80s...: the path is too long", absolute);
+    strcpy(t->run, absolute);
+    return bcop_runlock_take(t->run, &t->lock);
+}
+
+/* Rank 0: the line of this start, unless there is nothing to do. */
+static bcop_status record_start(trainer *t, long last) {
+    const long step = t->progress.step;
+    BCOP_TRY(bcop_attempts_read(&t->attempts, t->run, step));
+    return step < last ? bcop_attempts_start(&t->attempts, t->comm->size, step) : BCOP_OK;
+}
+
+/* The run directory becomes rank 0's, as an absolute path (others may stand in another folder), and
+   the parameters what they are at the step from which this start goes on. */
+static bcop_status start(trainer *t, long last) {
+    const bool root = t->comm->rank == 0, writes = !t->request->dry_run;
+    BCOP_TRY(bcop_comm_agree(t->comm, root && writes ? take_run(t) : BCOP_OK));
+    bcop_comm_broadcast(t->comm, t->run, sizeof t->run, 0);
     const bcop_resume resume = {.comm = t->comm,
                                 .experiment = t->experiment,
                                 .request = t->request,
@@ -70,14 +105,14 @@ static bcop_status start_parameters(trainer *t) {
                                 .checkpoint = &t->worker.checkpoint,
                                 .stage = &t->worker.stage};
     BCOP_TRY(bcop_resume_start(&resume, &t->progress));
+    t->first = t->progress.step;
     bcop_model_build(t->worker.model);
     bcop_fault_at(BCOP_FAULT_LOAD_DONE, NULL);
-    return BCOP_OK;
+    return bcop_comm_agree(t->comm, root && writes ? record_start(t, last) : BCOP_OK);
 }
 
-/* Rank 0: the run directory, its metrics and its configuration. */
-static bcop_status make_run(trainer *t) {
-    BCOP_TRY(bcop_rundir_make(t->run));
+/* Rank 0: the run's metrics and its configuration. */
+static bcop_status open_run(trainer *t) {
     bcop_rundir_clean(t->run);
     BCOP_TRY(bcop_rundir_metrics(t->run, t->progress.step, &t->metrics));
     const long best = t->progress.best_step;
@@ -89,19 +124,8 @@ static bcop_status make_run(trainer *t) {
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for the configuration");
     const bcop_status status = bcop_rundir_write(t->run, "config.yaml", text);
     free(text);
-    BCOP_TRY(status);
-    char absolute[PATH_MAX];
-    if (!realpath(t->run, absolute))
-        return bcop_status_errno(BCOP_IO, "%s", t->run);
-    snprintf(t->run, sizeof t->run, "%s", absolute);
-    return BCOP_OK;
-}
-
-/* The run directory becomes rank 0's, as an absolute path: others may stand in another folder. */
-static bcop_status open_run(trainer *t) {
-    BCOP_TRY(bcop_comm_agree(t->comm, t->comm->rank == 0 ? make_run(t) : BCOP_OK));
-    bcop_comm_broadcast(t->comm, t->run, sizeof t->run, 0);
-    return BCOP_OK;
+    bcop_stop_watch(t->run);
+    return status;
 }
 
 /* ---- one step ---- */
@@ -286,7 +310,8 @@ static bcop_status run(trainer *t) {
     const bcop_experiment *e = t->experiment;
     const bcop_train_request *r = t->request;
     BCOP_TRY(set_up(t));
-    BCOP_TRY(start_parameters(t));
+    const long last = r->max_steps >= 0 && r->max_steps < t->steps ? r->max_steps : t->steps;
+    BCOP_TRY(start(t, last));
     const double bytes = bcop_comm_max(t->comm, (double)t->worker.arena.size);
     bcop_log_info(
         "%s: %ld training images, %ld steps of %d, %d ranks, %d lanes, at most %.1f MiB a rank",
@@ -296,13 +321,12 @@ static bcop_status run(trainer *t) {
         bcop_log_info("dry run: all is well, nothing was written");
         return BCOP_OK;
     }
-    const long last = r->max_steps >= 0 && r->max_steps < t->steps ? r->max_steps : t->steps;
     if (t->progress.step >= last) {
         bcop_log_info("%s is already at step %ld of %ld: nothing to do", t->run, t->progress.step,
                       t->steps);
         return BCOP_OK;
     }
-    BCOP_TRY(open_run(t));
+    BCOP_TRY(bcop_comm_agree(t->comm, t->comm->rank == 0 ? open_run(t) : BCOP_OK));
     BCOP_TRY(
         bcop_comm_agree(t->comm, bcop_worker_prefetch(&t->worker, t->progress.step, &t->prefetch)));
     BCOP_TRY(bcop_comm_agree(t->comm,
@@ -323,6 +347,9 @@ bcop_status bcop_trainer_run(const bcop_comm *comm, const bcop_experiment *exper
         snprintf(t.run, sizeof t.run, "checkpoints/%s", experiment->root.name);
     bcop_stop_install();
     const bcop_status status = run(&t);
+    if (comm->rank == 0 && (status == BCOP_STOPPED || status == BCOP_IO))
+        bcop_stop_obeyed();
+    bcop_attempts_end(&t.attempts, (int)status, t.progress.step, t.progress.step - t.first);
     tear_down(&t);
     return status;
 }

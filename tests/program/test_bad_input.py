@@ -45,9 +45,10 @@ def tree():
 
 
 def refused(code, *arguments, message, ranks=(None, 4)):
-    """program.fails, on all numbers of ranks at once; no file may be made, changed or removed."""
+    """program.fails, on all numbers of ranks at once (one after the other where a run is locked); no
+    file may be made, changed or removed."""
     before = tree()
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(1 if arguments[0] == "train" else None) as pool:
         list(pool.map(lambda n: fails(code, *arguments, message=message, ranks=(n,), timeout=60),
                       ranks))
     after = tree()

@@ -1,0 +1,180 @@
+#include "train/runlock.h"
+
+#include "base/clock.h"
+#include "base/host.h"
+#include "base/log.h"
+#include "base/ticker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { TOUCH_SECONDS = 10, STALE_SECONDS = 60, PATH_SIZE = 4096 };
+
+struct bcop_runlock {
+    char path[PATH_SIZE];
+    int file;
+    bcop_ticker *ticker;
+};
+
+typedef struct holder {
+    char host[256], job[64], since[21];
+    long pid; /* 0: the file says nothing */
+} holder;
+
+static void take_text(const json_t *object, const char *key, char *text, size_t size) {
+    const char *value = json_string_value(json_object_get(object, key));
+    snprintf(text, size, "%s", value ? value : "");
+}
+
+static holder read_holder(int file) {
+    holder h = {.pid = 0};
+    char text[1024];
+    const ssize_t got = pread(file, text, sizeof text, 0);
+    json_t *object = got > 0 ? json_loadb(text, (size_t)got, 0, NULL) : NULL;
+    take_text(object, "host", h.host, sizeof h.host);
+    take_text(object, "job", h.job, sizeof h.job);
+    take_text(object, "since", h.since, sizeof h.since);
+    h.pid = (long)json_integer_value(json_object_get(object, "pid"));
+    json_decref(object);
+    return h;
+}
+
+static bcop_status held(const char *path, const holder *h) {
+    if (h->pid <= 0) /* it was taken just now */
+        return bcop_status_fail(BCOP_CANNOT_CREATE, "%s: another process trains this run", path);
+    return bcop_status_fail(BCOP_CANNOT_CREATE,
+                            "%s: process %ld on %s%s%s trains this run since %s", path, h->pid,
+                            h->host, h->job[0] ? ", job " : "", h->job, h->since);
+}
+
+static bool touched_since(int file, struct timespec *before) {
+    struct stat info;
+    if (fstat(file, &info) != 0)
+        return false;
+    const bool touched =
+        info.st_mtim.tv_sec != before->tv_sec || info.st_mtim.tv_nsec != before->tv_nsec;
+    *before = info.st_mtim;
+    return touched;
+}
+
+/* Whether a holder on another host lives: its file is young, and is touched while we watch. */
+static bool lives(int file, const char *path, const holder *h) {
+    struct timespec last = {0};
+    bool told = false;
+    touched_since(file, &last);
+    for (int waited = 0; waited < STALE_SECONDS; waited++) {
+        if (time(NULL) - last.tv_sec >= STALE_SECONDS)
+            return false;
+        if (!told)
+            bcop_log_info("%s: held by process %ld on %s; waiting to see whether it lives", path,
+                          h->pid, h->host);
+        told = true;
+        sleep(1);
+        if (touched_since(file, &last))
+            return true;
+    }
+    return false;
+}
+
+/* The file is open; `locked`: flock() holds it, else this file system has no such locks. */
+static bcop_status check_holder(int file, const char *path, bool locked) {
+    const holder h = read_holder(file);
+    if (h.pid <= 0)
+        return BCOP_OK;
+    if (strcmp(h.host, bcop_host_name()) == 0)
+        return locked || kill((pid_t)h.pid, 0) != 0 ? BCOP_OK : held(path, &h);
+    return lives(file, path, &h) ? held(path, &h) : BCOP_OK;
+}
+
+static bool is_same_file(int file, const char *path) {
+    struct stat own, named;
+    return fstat(file, &own) == 0 && stat(path, &named) == 0 && own.st_ino == named.st_ino &&
+           own.st_dev == named.st_dev;
+}
+
+/* Opens and locks; a file that was removed meanwhile by its holder is no lock. */
+static bcop_status open_locked(const char *path, int *file) {
+    for (int attempt = 0; attempt < 100; attempt++) {
+        *file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        if (*file < 0)
+            return bcop_status_errno(BCOP_CANNOT_CREATE, "%s: cannot create", path);
+        const bool locked = flock(*file, LOCK_EX | LOCK_NB) == 0;
+        if (!locked && errno == EWOULDBLOCK) {
+            const holder h = read_holder(*file);
+            close(*file);
+            return held(path, &h);
+        }
+        if (is_same_file(*file, path)) {
+            const bcop_status status = check_holder(*file, path, locked);
+            if (status != BCOP_OK)
+                close(*file);
+            return status;
+        }
+        close(*file);
+    }
+    return bcop_status_fail(BCOP_CANNOT_CREATE, "%s: cannot be locked", path);
+}
+
+static bcop_status write_holder(const bcop_runlock *lock) {
+    char text[1024], since[21];
+    bcop_clock_stamp(since);
+    const char *job = bcop_host_job();
+    json_t *object = json_pack("{s:s, s:I, s:s?, s:s}", "host", bcop_host_name(), "pid",
+                               (json_int_t)getpid(), "job", job, "since", since);
+    const size_t length = json_dumpb(object, text, sizeof text - 1, 0);
+    json_decref(object);
+    if (length == 0 || length > sizeof text - 1)
+        return bcop_status_fail(BCOP_INTERNAL, "%s: cannot be described", lock->path);
+    text[length] = '\n';
+    if (ftruncate(lock->file, 0) != 0 ||
+        pwrite(lock->file, text, length + 1, 0) != (ssize_t)(length + 1))
+        return bcop_status_errno(BCOP_IO, "%s: cannot write", lock->path);
+    return BCOP_OK;
+}
+
+static void touch(void *context) {
+    const bcop_runlock *lock = context;
+    futimens(lock->file, NULL);
+}
+
+bcop_status bcop_runlock_take(const char *run, bcop_runlock **lock) {
+    *lock = NULL;
+    bcop_runlock *l = calloc(1, sizeof *l);
+    if (!l)
+        return bcop_status_fail(BCOP_INTERNAL, "out of memory for the run's lock");
+    snprintf(l->path, sizeof l->path, "%s/lock", run);
+    bcop_status status = open_locked(l->path, &l->file);
+    if (status != BCOP_OK) {
+        free(l);
+        return status;
+    }
+    *lock = l;
+    status = write_holder(l);
+    if (status == BCOP_OK)
+        status = bcop_ticker_open("the run's lock", TOUCH_SECONDS, touch, l, &l->ticker);
+    if (status != BCOP_OK) {
+        bcop_runlock_give(l);
+        *lock = NULL;
+    }
+    return status;
+}
+
+void bcop_runlock_give(bcop_runlock *lock) {
+    if (!lock)
+        return;
+    bcop_ticker_close(lock->ticker);
+    if (is_same_file(lock->file, lock->path))
+        unlink(lock->path);
+    close(lock->file);
+    free(lock);
+}
