@@ -72,7 +72,7 @@ struct bcop_layer_kind {
      * Errors (impossible shapes) are BCOP_CONFIG at layer->where. Local. */
     bcop_status (*plan)(bcop_layer *layer);
 
-    /* Takes the operator's memory, in both passes of the arena. `training`: backward will be
+    /* Takes the operator's memory, in both passes of the arena. `training`: slope and pull will be
      * called. NULL: needs none. */
     void (*take)(bcop_layer *layer, bool training, bcop_arena *arena);
 

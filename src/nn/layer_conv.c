@@ -128,10 +128,9 @@ static void take(bcop_layer *layer, bool training, bcop_arena *arena) {
     const long size = (long)c->k * c->k * c->c_in * c->c_out;
     bcop_kernel_take(&c->kernel, training, arena);
     c->forward = bcop_arena_floats(arena, size);
-    if (training) {
-        c->adjoint = bcop_arena_floats(arena, size);
+    c->adjoint = bcop_arena_floats(arena, size);
+    if (training)
         c->slope = bcop_arena_floats(arena, size);
-    }
 }
 
 /* ---- the operator ---- */
@@ -143,10 +142,9 @@ static const float *basis(const bcop_layer *layer, int t) {
 /* From `forward` to `adjoint`: tap (i, j) transposed goes to (k-1-i, k-1-j). */
 static void reverse(conv_state *c) {
     const long taps = (long)c->k * c->k, tap = (long)c->c_in * c->c_out;
-    if (c->adjoint)
-        for (long t = 0; t < taps; t++)
-            bcop_product_transpose(c->c_in, c->c_out, c->forward + t * tap,
-                                   c->adjoint + (taps - 1 - t) * tap);
+    for (long t = 0; t < taps; t++)
+        bcop_product_transpose(c->c_in, c->c_out, c->forward + t * tap,
+                               c->adjoint + (taps - 1 - t) * tap);
 }
 
 static void build(bcop_layer *layer) {

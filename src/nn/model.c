@@ -301,6 +301,34 @@ void bcop_model_run(bcop_model *m, int n, int row, int first, float *lane_gradie
     }
 }
 
+/* Back through the layers end - 1 .. begin for the gradient of their input alone, for n images from
+   `first` of the group on; it stands in one of the buffers, or at gy. */
+static float *backward_layers(bcop_model *m, int begin, int end, int n, int first, float *gy,
+                              float *const buffer[2]) {
+    for (int i = end - 1; i >= begin; i--) {
+        const bcop_layer *layer = &m->layer[i];
+        const bcop_tape tape = tape_of(m, i, 0, first);
+        float *gx = layer->kind->in_place ? gy : buffer[gy == buffer[0]];
+        layer->kind->backward(layer, n, &tape, gy, gx, m->scratch);
+        gy = gx;
+    }
+    return gy;
+}
+
+void bcop_model_backward_input(bcop_model *m, int n, const float *gz, float *gx) {
+    const long in = bcop_shape_size(m->in);
+    const int runs = m->tail > 0 ? m->run : n; /* no head: nothing left to do in runs */
+    const long out = m->tail > 0 ? bcop_shape_size(m->layer[m->tail - 1].out) : in;
+    memcpy(m->wide[0], gz, (size_t)n * (size_t)m->classes * sizeof *gz);
+    float *head = backward_layers(m, m->tail, m->count, n, 0, m->wide[0], m->wide);
+    for (int done = 0; done < n; done += runs) {
+        const int images = n - done < runs ? n - done : runs;
+        const float *g = backward_layers(m, 0, m->tail, images, done, head + done * out, m->narrow);
+        for (long i = 0; i < images * in; i++)
+            gx[done * in + i] = g[i] * m->inverse_std[i % m->in.channels];
+    }
+}
+
 /* ---- the constant ---- */
 
 double bcop_model_input_scale(const bcop_model *m) {

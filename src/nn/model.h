@@ -83,6 +83,11 @@ typedef void bcop_model_hook(void *context, int index);
 void bcop_model_run(bcop_model *model, int n, int row, int first, float *lane_gradient,
                     bcop_model_hook *done, void *context);
 
+/* After forward with row 0 and the same n, training or not: gx[n][in] = the gradient by the pixels
+ * of the sum of gz[n][classes] times the logits. No gradient of a parameter is formed. Local,
+ * allocates nothing. */
+void bcop_model_backward_input(bcop_model *model, int n, const float *gz, float *gx);
+
 /* max over channels of 1/std, as the float32 number the model multiplies by. */
 double bcop_model_input_scale(const bcop_model *model);
 

@@ -47,13 +47,12 @@ static void oracle_kernels(double *const *p, double *kernel[CONVS]) {
     }
 }
 
-/* Returns the distance to the nearest kink of an activation. */
-static double oracle_net(double *const *p, double *const kernel[CONVS], const float *image,
+/* image[channel][row][column]. Returns the distance to the nearest kink of an activation. */
+static double oracle_net(double *const *p, double *const kernel[CONVS], const double *image,
                          double *z) {
     double x[512], y[512], weight[CLASSES * UNITS], gap = INFINITY;
-    nn_oracle_chw(net_in, image, x);
     for (int i = 0; i < 192; i++)
-        x[i] = (x[i] - net_mean.value[i / 64]) / net_std.value[i / 64];
+        x[i] = (image[i] - net_mean.value[i / 64]) / net_std.value[i / 64];
     for (int i = 0; i < CONVS; i++) {
         const double *bias = conv_bias[i] < 0 ? NULL : p[conv_bias[i]];
         nn_oracle_conv_apply(&convs[i], kernel[i], bias, x, y);
@@ -150,8 +149,9 @@ static double expected_loss(const batch *b, double *const *parameters, double *k
     oracle_kernels(parameters, kernel);
     *kink = INFINITY;
     for (int i = 0; i < BATCH; i++) {
-        double z[CLASSES];
-        *kink = fmin(*kink, oracle_net(parameters, kernel, b->x[i], z));
+        double z[CLASSES], image[192];
+        nn_oracle_chw(net_in, b->x[i], image);
+        *kink = fmin(*kink, oracle_net(parameters, kernel, image, z));
         if (b->kind == &bcop_loss_hinge)
             sum += nn_oracle_hinge(CLASSES, z, b->label[i], eps, kink);
         else
@@ -311,6 +311,76 @@ static void input_is_left_alone(void **state) {
     nn_fixture_close(&f);
 }
 
+/* ---- the gradient of the input ---- */
+
+/* A function of one image in float64: the logits weighted by gz. */
+typedef struct weighted {
+    double **parameters, *kernel[CONVS];
+    const float *gz;
+} weighted;
+
+static double weighted_logits(const double *image, const void *context) {
+    const weighted *w = context;
+    double z[CLASSES], sum = 0;
+    oracle_net(w->parameters, w->kernel, image, z);
+    for (int j = 0; j < CLASSES; j++)
+        sum += (double)w->gz[j] * z[j];
+    return sum;
+}
+
+/* Against central differences, of a model that training has built and of one that was loaded. */
+static void input_gradient(void **state) {
+    (void)state;
+    const batch b = make_batch(&bcop_loss_hinge, NULL, 7);
+    nn_fixture trained = open_net(false, LANE, BATCH, 7), loaded = open_net(true, LANE, BATCH, 8);
+    nn_fixture_load(&trained, &loaded);
+    weighted w = {.parameters = nn_fixture_parameters(&trained)};
+    oracle_kernels(w.parameters, w.kernel);
+    float gz[LOGITS], got[BATCH][192], again[BATCH][192];
+    for (int i = 0; i < LOGITS; i++)
+        gz[i] = (float)sin(3 * i);
+    bcop_model_forward(trained.model, BATCH, 0, b.x[0]);
+    bcop_model_backward_input(trained.model, BATCH, gz, got[0]);
+    bcop_model_forward(loaded.model, BATCH, 0, b.x[0]);
+    bcop_model_backward_input(loaded.model, BATCH, gz, again[0]);
+    assert_memory_equal(again, got, sizeof got);
+    int checked = 0;
+    for (int i = 0; i < BATCH; i++) {
+        double image[192], z[CLASSES], expected[192], nhwc[192];
+        nn_oracle_chw(net_in, b.x[i], image);
+        if (oracle_net(w.parameters, w.kernel, image, z) < 1e-4)
+            continue;
+        w.gz = gz + i * CLASSES;
+        oracle_gradient(weighted_logits, &w, 192, image, 1e-6, expected);
+        nn_oracle_nhwc(net_in, expected, nhwc);
+        assert_true(oracle_relative_error(192, nhwc, got[i]) <= 1e-5);
+        checked++;
+    }
+    assert_true(checked >= 2);
+    for (int i = 0; i < CONVS; i++)
+        free(w.kernel[i]);
+    nn_fixture_free_parameters(&trained, w.parameters);
+    nn_fixture_close(&loaded);
+    nn_fixture_close(&trained);
+}
+
+/* A first layer that works in place: MaxMin of (1, 2, 3, 0) exchanges channels 0 and 2 alone. */
+static void input_gradient_through_a_first_layer_in_place(void **state) {
+    (void)state;
+    nn_fixture f = nn_fixture_open(
+        &(nn_setting){.list = "[maxmin, dense: {units: 3}]", .in = {1, 1, 4}, .classes = 3}, 1);
+    const float x[4] = {1, 2, 3, 0}, gz[3] = {0, 1, 0};
+    double *weight = nn_fixture_stored(&f.model->layer[1]);
+    bcop_model_forward(f.model, 1, 0, x);
+    float gx[4];
+    bcop_model_backward_input(f.model, 1, gz, gx);
+    const int from[4] = {2, 1, 0, 3};
+    for (int i = 0; i < 4; i++)
+        assert_true(fabs((double)gx[i] - weight[4 + from[i]]) <= 1e-7);
+    free(weight);
+    nn_fixture_close(&f);
+}
+
 /* ---- errors ---- */
 
 static void expect_error(nn_setting setting, const char *message) {
@@ -361,6 +431,8 @@ int main(void) {
         cmocka_unit_test(gradients_have_the_same_bits_in_any_groups),
         cmocka_unit_test(stored_operators_give_the_same_logits),
         cmocka_unit_test(input_is_left_alone),
+        cmocka_unit_test(input_gradient),
+        cmocka_unit_test(input_gradient_through_a_first_layer_in_place),
         cmocka_unit_test(errors_name_the_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
