@@ -94,3 +94,23 @@ bcop_status bcop_arguments_number(const char *option, const char *text, int leas
     *value = (int)n;
     return BCOP_OK;
 }
+
+bcop_status bcop_arguments_radii(const char *text, bcop_reals *eps) {
+    *eps = (bcop_reals){0};
+    for (const char *p = text;; p++) {
+        const size_t length = strcspn(p, ",");
+        if (eps->count == BCOP_REALS_MAX)
+            return bcop_status_fail(BCOP_USAGE, "--eps: at most %d radii", BCOP_REALS_MAX);
+        if (length == 0 || length >= sizeof eps->text[0])
+            return bcop_status_fail(BCOP_USAGE, "--eps: '%s' is no list of radii", text);
+        char *to = eps->text[eps->count];
+        memcpy(to, p, length);
+        to[length] = 0;
+        if (!bcop_option_parse_real(to, &eps->value[eps->count]) || eps->value[eps->count] < 0)
+            return bcop_status_fail(BCOP_USAGE, "--eps: '%s' is no radius (0.5 or 36/255)", to);
+        eps->count++;
+        p += length;
+        if (!*p)
+            return BCOP_OK;
+    }
+}

@@ -2,7 +2,7 @@
 #ifndef BCOP_APP_ARGUMENTS_H
 #define BCOP_APP_ARGUMENTS_H
 
-#include "base/status.h"
+#include "base/option.h"
 
 #include <stdbool.h>
 
@@ -27,5 +27,8 @@ bcop_status bcop_arguments_count(const char *option, const char *text, long *val
  * BCOP_USAGE naming the option. Local. */
 bcop_status bcop_arguments_number(const char *option, const char *text, int least, int most,
                                   int *value);
+
+/* The value of --eps, "36/255,0.5": radii >= 0 with their texts as typed. BCOP_USAGE. Local. */
+bcop_status bcop_arguments_radii(const char *text, bcop_reals *eps);
 
 #endif

@@ -14,27 +14,6 @@ typedef struct arguments {
     bool json;
 } arguments;
 
-/* "36/255,0.5" */
-static bcop_status read_eps(const char *text, bcop_reals *eps) {
-    *eps = (bcop_reals){0};
-    for (const char *p = text;; p++) {
-        const size_t length = strcspn(p, ",");
-        if (eps->count == BCOP_REALS_MAX)
-            return bcop_status_fail(BCOP_USAGE, "--eps: at most %d radii", BCOP_REALS_MAX);
-        if (length == 0 || length >= sizeof eps->text[0])
-            return bcop_status_fail(BCOP_USAGE, "--eps: '%s' is no list of radii", text);
-        char *to = eps->text[eps->count];
-        memcpy(to, p, length);
-        to[length] = 0;
-        if (!bcop_option_parse_real(to, &eps->value[eps->count]) || eps->value[eps->count] < 0)
-            return bcop_status_fail(BCOP_USAGE, "--eps: '%s' is no radius (0.5 or 36/255)", to);
-        eps->count++;
-        p += length;
-        if (!*p)
-            return BCOP_OK;
-    }
-}
-
 static bcop_status print_json(const bcop_network *n, const arguments *a, const bcop_reals *eps,
                               const bcop_evaluation *v) {
     json_t *out = json_pack("{s:s, s:I, s:I, s:s, s:I, s:f, s:f}", "checkpoint", n->snapshot.folder,
@@ -88,7 +67,7 @@ static bcop_status write_images(const bcop_network *n, const char *path, double 
 static bcop_status run_on(const bcop_comm *comm, const arguments *a) {
     bcop_reals eps = {0};
     if (a->eps)
-        BCOP_TRY(read_eps(a->eps, &eps));
+        BCOP_TRY(bcop_arguments_radii(a->eps, &eps));
     bcop_network n;
     BCOP_TRY(bcop_network_open(comm, a->checkpoint, a->split, a->data, &n));
     bcop_evaluation v;

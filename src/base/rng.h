@@ -14,7 +14,8 @@ typedef enum bcop_rng_purpose {
     BCOP_RNG_ORDER = 2,   /* the sampler's permutation of an epoch */
     BCOP_RNG_AUGMENT = 3, /* augmentation of one example in one epoch */
     BCOP_RNG_SYNTHETIC = 4,
-    BCOP_RNG_TEST = 5
+    BCOP_RNG_TEST = 5,
+    BCOP_RNG_ATTACK = 6 /* where an attack on one image begins; epoch = restart */
 } bcop_rng_purpose;
 
 typedef struct bcop_rng {
