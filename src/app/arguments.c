@@ -37,10 +37,11 @@ static const bcop_argument *find(const bcop_argument options[], const char *text
     return NULL;
 }
 
-bcop_status bcop_arguments_read(int argc, char **argv, const bcop_argument options[],
-                                const char *what, const char **positional) {
+bcop_status bcop_arguments_read_many(int argc, char **argv, const bcop_argument options[],
+                                     int wanted, const char *const what[],
+                                     const char *positional[]) {
     bool only_positional = false;
-    *positional = NULL;
+    int found = 0;
     for (int i = 1; i < argc; i++) {
         char *text = argv[i];
         if (!only_positional && strcmp(text, "--") == 0) {
@@ -62,15 +63,21 @@ bcop_status bcop_arguments_read(int argc, char **argv, const bcop_argument optio
             } else {
                 return bcop_status_fail(BCOP_USAGE, "%s needs a value", option->name);
             }
-        } else if (*positional) {
-            return bcop_status_fail(BCOP_USAGE, "one %s is enough (got '%s' too)", what, text);
+        } else if (found == wanted) {
+            return bcop_status_fail(BCOP_USAGE, "one %s is enough (got '%s' too)", what[wanted - 1],
+                                    text);
         } else {
-            *positional = text;
+            positional[found++] = text;
         }
     }
-    if (!*positional)
-        return bcop_status_fail(BCOP_USAGE, "a %s is needed; see bcop --help", what);
+    if (found < wanted)
+        return bcop_status_fail(BCOP_USAGE, "a %s is needed; see bcop --help", what[found]);
     return BCOP_OK;
+}
+
+bcop_status bcop_arguments_read(int argc, char **argv, const bcop_argument options[],
+                                const char *what, const char **positional) {
+    return bcop_arguments_read_many(argc, argv, options, 1, &what, positional);
 }
 
 bcop_status bcop_arguments_count(const char *option, const char *text, long *value) {

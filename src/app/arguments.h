@@ -20,6 +20,11 @@ typedef struct bcop_argument {
 bcop_status bcop_arguments_read(int argc, char **argv, const bcop_argument options[],
                                 const char *what, const char **positional);
 
+/* The same with `wanted` positionals, called what[wanted]. Local. */
+bcop_status bcop_arguments_read_many(int argc, char **argv, const bcop_argument options[],
+                                     int wanted, const char *const what[],
+                                     const char *positional[]);
+
 /* A whole number >= 0. BCOP_USAGE naming the option. Local. */
 bcop_status bcop_arguments_count(const char *option, const char *text, long *value);
 

@@ -5,7 +5,6 @@
 #include "app/network.h"
 #include "base/log.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -53,11 +52,9 @@ static bcop_status write_images(const bcop_network *n, const char *path, double 
         return bcop_status_errno(BCOP_CANNOT_CREATE, "%s", path);
     fputs("index,label,correct,margin,radius\n", out);
     const bcop_evaluator *e = &n->evaluator;
-    const double unit = bcop_evaluate_threshold(lipschitz, 1);
     for (long i = 0; i < bcop_dataset_count(e->dataset); i++) {
-        const double radius = fmax(0, e->margin[i] / unit);
         fprintf(out, "%ld,%d,%d,%.17g,%.17g\n", i, bcop_dataset_label(e->dataset, i),
-                e->margin[i] > 0, e->margin[i], nextafter(radius, 0));
+                e->margin[i] > 0, e->margin[i], bcop_evaluate_radius(lipschitz, e->margin[i]));
     }
     if (fclose(out) != 0)
         return bcop_status_errno(BCOP_IO, "%s", path);

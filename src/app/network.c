@@ -23,24 +23,37 @@ static bcop_status replace_data(bcop_experiment *e, bcop_split split, const char
     return bcop_status_fail(BCOP_USAGE, "--data: %s data is not in files", kind->name);
 }
 
-static bcop_status open_data(bcop_network *n, const char *split_name, const char *data) {
+/* What the network is to be evaluated on; all NULL: nothing. */
+typedef struct source {
+    const char *split, *data; /* a split of the experiment's data, perhaps in another place */
+    const char *file;         /* or images in a file */
+} source;
+
+static bcop_status open_split(bcop_network *n, const source *from) {
     bcop_experiment *e = &n->experiment;
-    BCOP_TRY(bcop_dataset_split_parse(split_name, &n->split));
-    const bcop_split split = n->split;
-    if (data)
-        BCOP_TRY(replace_data(e, split, data));
-    BCOP_TRY(bcop_dataset_open(&e->data, e->data_options, split, &n->dataset));
+    BCOP_TRY(bcop_dataset_split_parse(from->split, &n->split));
+    if (from->data)
+        BCOP_TRY(replace_data(e, n->split, from->data));
+    BCOP_TRY(bcop_dataset_open(&e->data, e->data_options, n->split, &n->dataset));
     if (bcop_dataset_count(n->dataset) == 0)
-        return bcop_status_fail(BCOP_NO_INPUT, "the %s split is empty", split_name);
+        return bcop_status_fail(BCOP_NO_INPUT, "the %s split is empty", from->split);
+    return BCOP_OK;
+}
+
+static bcop_status open_data(bcop_network *n, const source *from) {
+    if (from->file)
+        BCOP_TRY(bcop_dataset_open_images(from->file, &n->dataset));
+    else
+        BCOP_TRY(open_split(n, from));
     const bcop_shape has = bcop_dataset_shape(n->dataset), in = n->snapshot.in;
     const int classes = bcop_dataset_classes(n->dataset);
     if (!bcop_shape_equal(has, in) || classes > n->snapshot.classes)
         return bcop_status_fail(
             BCOP_BAD_DATA,
-            "the %s split has %dx%dx%d images of %d classes, the network is for %dx%dx%d and "
-            "%d classes",
-            split_name, has.height, has.width, has.channels, classes, in.height, in.width,
-            in.channels, n->snapshot.classes);
+            "%s%s has %dx%dx%d images of %d classes, the network is for %dx%dx%d and %d classes",
+            from->file ? from->file : from->split, from->file ? "" : " split", has.height,
+            has.width, has.channels, classes, in.height, in.width, in.channels,
+            n->snapshot.classes);
     return BCOP_OK;
 }
 
@@ -62,18 +75,17 @@ static void plan(bcop_network *n, const bcop_comm *comm) {
     bcop_evaluate_plan(&n->evaluator, &n->arena);
 }
 
-static bcop_status build(bcop_network *n, const bcop_comm *comm, const char *split,
-                         const char *data) {
+static bcop_status build(bcop_network *n, const bcop_comm *comm, const source *from) {
     const bcop_experiment *e = &n->experiment;
-    if (split)
-        BCOP_TRY(open_data(n, split, data));
+    if (from->split || from->file)
+        BCOP_TRY(open_data(n, from));
     const bcop_status status =
         bcop_model_create(e->model_node, e->input_node, &e->input.mean, &e->input.std,
                           n->snapshot.in, n->snapshot.classes, 0, &n->model);
     if (status == BCOP_CONFIG) /* the configuration in a file is data */
         return bcop_status_fail(BCOP_BAD_DATA, "%s", bcop_status_message());
     BCOP_TRY(status);
-    if (!split) {
+    if (!n->dataset) {
         const bcop_stage_rule rule = {.optimizer = bcop_experiment_optimizer(e),
                                       .optimizer_options = e->optimizer_options,
                                       .placement = {.wanted = BCOP_PLACEMENT_REPLICATED}};
@@ -87,16 +99,16 @@ static bcop_status build(bcop_network *n, const bcop_comm *comm, const char *spl
     return BCOP_OK;
 }
 
-bcop_status bcop_network_open(const bcop_comm *comm, const char *checkpoint, const char *split,
-                              const char *data, bcop_network *n) {
+static bcop_status open_on(const bcop_comm *comm, const char *checkpoint, const source *from,
+                           bcop_network *n) {
     *n = (bcop_network){0};
     char folder[BCOP_PATH_MAX] = "";
     BCOP_TRY(
         bcop_comm_agree(comm, comm->rank == 0 ? bcop_rundir_resolve(checkpoint, folder) : BCOP_OK));
     bcop_comm_broadcast(comm, folder, sizeof folder, 0);
     BCOP_TRY(bcop_checkpoint_open(comm, folder, &n->snapshot, &n->experiment));
-    bcop_status status = bcop_comm_agree(comm, build(n, comm, split, data));
-    if (status == BCOP_OK && split)
+    bcop_status status = bcop_comm_agree(comm, build(n, comm, from));
+    if (status == BCOP_OK && n->dataset)
         status = bcop_samedata_check(comm, n->dataset, n->split);
     if (status == BCOP_OK)
         status =
@@ -104,6 +116,16 @@ bcop_status bcop_network_open(const bcop_comm *comm, const char *checkpoint, con
     if (status != BCOP_OK)
         bcop_network_close(n);
     return status;
+}
+
+bcop_status bcop_network_open(const bcop_comm *comm, const char *checkpoint, const char *split,
+                              const char *data, bcop_network *n) {
+    return open_on(comm, checkpoint, &(source){.split = split, .data = data}, n);
+}
+
+bcop_status bcop_network_open_images(const bcop_comm *comm, const char *checkpoint,
+                                     const char *file, bcop_network *n) {
+    return open_on(comm, checkpoint, &(source){.file = file}, n);
 }
 
 void bcop_network_close(bcop_network *n) {

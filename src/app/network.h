@@ -1,5 +1,5 @@
-/* A trained network opened from its checkpoint for evaluation: what eval, certify and inspect
- * share. */
+/* A trained network opened from its checkpoint for evaluation: what the commands that use
+ * one share. */
 #ifndef BCOP_APP_NETWORK_H
 #define BCOP_APP_NETWORK_H
 
@@ -23,6 +23,10 @@ typedef struct bcop_network {
  * failure nothing remains open. Collective. */
 bcop_status bcop_network_open(const bcop_comm *comm, const char *checkpoint, const char *split,
                               const char *data, bcop_network *network);
+
+/* The same with the images of an HDF5 file, without labels, in a split's place. Collective. */
+bcop_status bcop_network_open_images(const bcop_comm *comm, const char *checkpoint,
+                                     const char *file, bcop_network *network);
 void bcop_network_close(bcop_network *network);
 
 /* BCOP_BAD_DATA when the network's Lipschitz bound is not finite: then nothing can be certified. */

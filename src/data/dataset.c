@@ -80,6 +80,26 @@ bcop_status bcop_dataset_open(const bcop_dataset_options *options, const void *k
     return BCOP_OK;
 }
 
+bcop_status bcop_dataset_open_images(const char *path, bcop_dataset **dataset) {
+    *dataset = NULL;
+    bcop_dataset_options options = {0};
+    while (strcmp(bcop_set_kinds[options.kind]->name, "hdf5") != 0)
+        options.kind++;
+    const bcop_set_kind *kind = bcop_set_kinds[options.kind];
+    const bcop_option *file = kind->options;
+    while (strcmp(file->key, "train") != 0)
+        file++;
+    if (strlen(path) >= BCOP_TEXT_MAX)
+        return bcop_status_fail(BCOP_USAGE, "%s: the path is too long", path);
+    void *kind_options = calloc(1, kind->options_size); /* with 0 classes */
+    if (!kind_options)
+        return bcop_status_fail(BCOP_INTERNAL, "out of memory for %s", path);
+    strcpy((char *)kind_options + file->offset, path);
+    const bcop_status status = bcop_dataset_open(&options, kind_options, BCOP_SPLIT_TRAIN, dataset);
+    free(kind_options);
+    return status;
+}
+
 void bcop_dataset_close(bcop_dataset *dataset) {
     if (!dataset)
         return;

@@ -58,6 +58,12 @@ typedef struct bcop_dataset bcop_dataset; /* one split */
  * and is copied. BCOP_CONFIG when holdout leaves nothing to train on. Local. */
 bcop_status bcop_dataset_open(const bcop_dataset_options *options, const void *kind_options,
                               bcop_split split, bcop_dataset **dataset);
+
+/* Opens the images x [N,H,W,C] of an HDF5 file whatever else is in it, under the rules for the
+ * kind `hdf5`. They have no labels: bcop_dataset_label gives -1, and there are 0 classes.
+ * BCOP_NO_INPUT, BCOP_BAD_DATA naming the file. Local. */
+bcop_status bcop_dataset_open_images(const char *path, bcop_dataset **dataset);
+
 void bcop_dataset_close(bcop_dataset *dataset); /* NULL is allowed */
 
 long bcop_dataset_count(const bcop_dataset *dataset);

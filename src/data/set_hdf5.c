@@ -5,7 +5,9 @@
  * hard ones, external storage, virtual datasets, variable length, plugins, filters other than
  * shuffle, fletcher32 and deflate. The images are then read into memory once.
  *
- * The fingerprint is over y as 32-bit integers, then x as stored in memory. */
+ * The fingerprint is over y as 32-bit integers, then x as stored in memory. Without classes (which
+ * no configuration can ask for, see bcop_dataset_open_images) there are no labels: y is not read.
+ */
 #include "data/dataset.h"
 
 #include <hdf5.h>
@@ -49,7 +51,7 @@ static const bcop_option table[] = {
 typedef struct hdf5_state {
     void *pixels;    /* [count][height][width][channels], float or unsigned char */
     bool bytes;      /* the latter */
-    int32_t *labels; /* [count] */
+    int32_t *labels; /* [count], or NULL */
 } hdf5_state;
 
 /* One dataset of a file while it is checked and read. */
@@ -246,7 +248,8 @@ static uint64_t fingerprint(const hdf5_state *state, const bcop_images *images) 
     const size_t count = (size_t)images->count, element = state->bytes ? 1 : sizeof(float);
     XXH3_state_t hash;
     XXH3_64bits_reset(&hash);
-    XXH3_64bits_update(&hash, state->labels, count * sizeof(int32_t));
+    if (state->labels)
+        XXH3_64bits_update(&hash, state->labels, count * sizeof(int32_t));
     XXH3_64bits_update(&hash, state->pixels,
                        count * (size_t)bcop_shape_size(images->shape) * element);
     return XXH3_64bits_digest(&hash);
@@ -257,10 +260,11 @@ static bcop_status load(hid_t file, const char *path, long file_size, bcop_image
     source y = {.path = path, .name = "y", .file = file, .file_size = file_size};
     source x = y;
     x.name = "x";
-    bcop_status status = load_labels(&y, images->classes, state);
+    const bool labelled = images->classes > 0;
+    bcop_status status = labelled ? load_labels(&y, images->classes, state) : BCOP_OK;
     if (status == BCOP_OK)
         status = load_pixels(&x, state);
-    if (status == BCOP_OK && x.dim[0] != y.dim[0])
+    if (status == BCOP_OK && labelled && x.dim[0] != y.dim[0])
         status = bcop_status_fail(BCOP_BAD_DATA, "%s: %llu images in x, %llu labels in y", path,
                                   (unsigned long long)x.dim[0], (unsigned long long)y.dim[0]);
     close_source(&x);
@@ -334,7 +338,7 @@ static void read_hdf5(const bcop_images *images, long index, float *x) {
 
 static int label_hdf5(const bcop_images *images, long index) {
     const hdf5_state *state = images->state;
-    return state->labels[index];
+    return state->labels ? state->labels[index] : -1;
 }
 
 const bcop_set_kind bcop_set_hdf5 = {

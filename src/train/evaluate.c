@@ -16,6 +16,11 @@ double bcop_evaluate_threshold(double lipschitz, double eps) {
     return sqrt(2) * lipschitz * eps * (1 + 4 * DBL_EPSILON);
 }
 
+double bcop_evaluate_radius(double lipschitz, double margin) {
+    const double radius = margin / bcop_evaluate_threshold(lipschitz, 1);
+    return radius > 0 ? nextafter(radius, 0) : 0;
+}
+
 /* Margins and losses of the examples first .. first + n - 1. */
 static void run_images(bcop_evaluator *e, long first, int n) {
     const long size = bcop_shape_size(e->model->in);

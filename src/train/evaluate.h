@@ -44,4 +44,8 @@ void bcop_evaluate_run(bcop_evaluator *evaluator, const bcop_reals *eps,
  * example is certified iff its margin is larger. Local. */
 double bcop_evaluate_threshold(double lipschitz, double eps);
 
+/* The radius that a margin certifies with constant `lipschitz`, margin / (sqrt(2) L) rounded down;
+ * 0 for a wrong answer. Local. */
+double bcop_evaluate_radius(double lipschitz, double margin);
+
 #endif

@@ -146,6 +146,42 @@ static void test_layouts(void **state) {
     expect_good(false, true);
 }
 
+/* What stands beside x does not matter, labels neither. */
+static void test_images_alone(void **state) {
+    (void)state;
+    for (int with = 0; with < 3; with++) {
+        const hid_t file = file_create();
+        put_x(file);
+        if (with == 1)
+            put_y(file);
+        if (with == 2)
+            put(file, "y", H5T_IEEE_F64LE, 4, x_dim, H5P_DEFAULT, H5T_NATIVE_FLOAT, floats);
+        H5Fclose(file);
+        bcop_dataset *dataset;
+        if (bcop_dataset_open_images(path, &dataset) != BCOP_OK)
+            fail_msg("%s", bcop_status_message());
+        assert_int_equal(bcop_dataset_count(dataset), N);
+        assert_int_equal(bcop_dataset_classes(dataset), 0);
+        assert_true(bcop_shape_equal(bcop_dataset_shape(dataset), (bcop_shape){H, W, C}));
+        for (int i = 0; i < N; i++) {
+            float x[SIZE];
+            bcop_dataset_read(dataset, i, x);
+            assert_memory_equal(x, floats + i * SIZE, sizeof x);
+            assert_int_equal(bcop_dataset_label(dataset, i), -1);
+        }
+        assert_true(bcop_dataset_fingerprint(dataset) == XXH3_64bits(floats, sizeof floats));
+        bcop_dataset_close(dataset);
+    }
+    const hid_t file = file_create();
+    put_y(file);
+    H5Fclose(file);
+    bcop_dataset *dataset;
+    assert_int_equal(bcop_dataset_open_images(path, &dataset), BCOP_BAD_DATA);
+    assert_non_null(strstr(bcop_status_message(), "dataset x"));
+    assert_int_equal(bcop_dataset_open_images("nowhere.h5", &dataset), BCOP_NO_INPUT);
+    assert_null(dataset);
+}
+
 static void test_missing(void **state) {
     (void)state;
     bcop_images images;
@@ -336,15 +372,11 @@ static void test_damaged_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types),
-        cmocka_unit_test(test_layouts),
-        cmocka_unit_test(test_missing),
-        cmocka_unit_test(test_wrong_types),
-        cmocka_unit_test(test_wrong_shapes),
-        cmocka_unit_test(test_wrong_values),
-        cmocka_unit_test(test_foreign_references),
-        cmocka_unit_test(test_foreign_filters),
-        cmocka_unit_test(test_promises),
+        cmocka_unit_test(test_types),           cmocka_unit_test(test_layouts),
+        cmocka_unit_test(test_images_alone),    cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_wrong_types),     cmocka_unit_test(test_wrong_shapes),
+        cmocka_unit_test(test_wrong_values),    cmocka_unit_test(test_foreign_references),
+        cmocka_unit_test(test_foreign_filters), cmocka_unit_test(test_promises),
         cmocka_unit_test(test_damaged_files),
     };
     for (int i = 0; i < N * SIZE; i++) {
