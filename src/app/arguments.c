@@ -102,7 +102,7 @@ bcop_status bcop_arguments_number(const char *option, const char *text, int leas
     return BCOP_OK;
 }
 
-bcop_status bcop_arguments_radii(const char *text, bcop_reals *eps) {
+bcop_status bcop_arguments_eps(const char *text, bcop_reals *eps) {
     *eps = (bcop_reals){0};
     for (const char *p = text;; p++) {
         const size_t length = strcspn(p, ",");

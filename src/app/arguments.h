@@ -34,6 +34,6 @@ bcop_status bcop_arguments_number(const char *option, const char *text, int leas
                                   int *value);
 
 /* The value of --eps, "36/255,0.5": radii >= 0 with their texts as typed. BCOP_USAGE. Local. */
-bcop_status bcop_arguments_radii(const char *text, bcop_reals *eps);
+bcop_status bcop_arguments_eps(const char *text, bcop_reals *eps);
 
 #endif

@@ -131,7 +131,7 @@ static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
     BCOP_TRY(bcop_arguments_read(argc, argv, options, "CHECKPOINT", &a.checkpoint));
     BCOP_TRY(read_rule(&a));
     bcop_reals eps;
-    BCOP_TRY(bcop_arguments_radii(a.eps, &eps));
+    BCOP_TRY(bcop_arguments_eps(a.eps, &eps));
     bcop_network n;
     BCOP_TRY(bcop_network_open(comm, a.checkpoint, a.split, a.data, &n));
     const bcop_status status = attack(&n, &a, &eps);

@@ -64,7 +64,7 @@ static bcop_status write_images(const bcop_network *n, const char *path, double 
 static bcop_status run_on(const bcop_comm *comm, const arguments *a) {
     bcop_reals eps = {0};
     if (a->eps)
-        BCOP_TRY(bcop_arguments_radii(a->eps, &eps));
+        BCOP_TRY(bcop_arguments_eps(a->eps, &eps));
     bcop_network n;
     BCOP_TRY(bcop_network_open(comm, a->checkpoint, a->split, a->data, &n));
     bcop_evaluation v;

@@ -4,51 +4,76 @@
 #include "app/network.h"
 #include "base/log.h"
 
-#include <string.h>
+#include <math.h>
 
-/* What the network says of each image; one array, so that the ranks' parts merge at once. */
 typedef struct answers {
     long count;
-    double *label, *margin; /* [count]; margin: the answer's logit less the next one's */
+    int classes;
+    double *logits; /* [count][classes] */
     double lipschitz;
 } answers;
 
-static void plan(answers *a, long count, bcop_arena *arena) {
-    a->count = count;
-    a->label = bcop_arena_take(arena, 2 * count, sizeof(double));
-    a->margin = a->label ? a->label + count : NULL;
+static void plan(answers *a, const bcop_network *n, bcop_arena *arena) {
+    a->count = bcop_dataset_count(n->dataset);
+    a->classes = n->model->classes;
+    a->logits = bcop_arena_take(arena, a->count * a->classes, sizeof(double));
 }
 
+/* Runs are dealt to the ranks in turn. */
 static void answer(bcop_network *n, answers *a) {
     const bcop_comm *comm = n->evaluator.comm;
-    bcop_model *model = n->model;
-    const long size = bcop_shape_size(model->in), run = model->run;
-    memset(a->label, 0, 2 * (size_t)a->count * sizeof(double));
+    const long size = bcop_shape_size(n->model->in), run = n->model->run;
     for (long first = comm->rank * run; first < a->count; first += comm->size * run) {
         const int images = (int)(a->count - first < run ? a->count - first : run);
         for (int i = 0; i < images; i++)
             bcop_dataset_read(n->dataset, first + i, n->evaluator.x + i * size);
-        const float *z = bcop_model_forward(model, images, 0, n->evaluator.x);
-        for (int i = 0; i < images; i++, z += model->classes) {
-            int label = 0;
-            for (int j = 1; j < model->classes; j++)
-                if (z[j] > z[label])
-                    label = j;
-            a->label[first + i] = label;
-            a->margin[first + i] = bcop_loss_margin(model->classes, z, label);
-        }
+        const float *z = bcop_model_forward(n->model, images, 0, n->evaluator.x);
+        for (long k = 0; k < (long)images * a->classes; k++)
+            a->logits[first * a->classes + k] = (double)z[k];
     }
-    bcop_comm_merge(comm, a->label, 2 * a->count);
-    a->lipschitz = bcop_model_bound(model, NULL);
+    bcop_comm_merge(comm, a->logits, a->count * a->classes);
+    a->lipschitz = bcop_model_bound(n->model, NULL);
+}
+
+/* The answer of one image, and how far its logit is above the next one's. */
+static int label_of(const answers *a, long index, double *margin) {
+    const double *z = a->logits + index * a->classes;
+    int label = 0;
+    for (int j = 1; j < a->classes; j++)
+        if (z[j] > z[label])
+            label = j;
+    double other = -INFINITY;
+    for (int j = 0; j < a->classes; j++)
+        if (j != label)
+            other = fmax(other, z[j]);
+    *margin = z[label] - other;
+    return label;
+}
+
+/* Pixels may be as large as float32 can be. */
+static bcop_status check_logits(const answers *a, const char *file) {
+    for (long k = 0; k < a->count * a->classes; k++)
+        if (!isfinite(a->logits[k]))
+            return bcop_status_fail(BCOP_BAD_DATA, "%s: the logits of image %ld are not finite",
+                                    file, k / a->classes);
+    return BCOP_OK;
+}
+
+static json_t *image_json(const answers *a, long index) {
+    double margin;
+    const int label = label_of(a, index, &margin);
+    json_t *logits = json_array();
+    for (int j = 0; j < a->classes; j++)
+        json_array_append_new(logits, json_real(a->logits[index * a->classes + j]));
+    return json_pack("{s:I, s:i, s:f, s:f, s:o}", "index", (json_int_t)index, "label", label,
+                     "margin", margin, "radius", bcop_evaluate_radius(a->lipschitz, margin),
+                     "logits", logits);
 }
 
 static bcop_status print_json(const bcop_network *n, const char *file, const answers *a) {
     json_t *images = json_array();
     for (long i = 0; i < a->count; i++)
-        json_array_append_new(images,
-                              json_pack("{s:I, s:i, s:f, s:f}", "index", (json_int_t)i, "label",
-                                        (int)a->label[i], "margin", a->margin[i], "radius",
-                                        bcop_evaluate_radius(a->lipschitz, a->margin[i])));
+        json_array_append_new(images, image_json(a, i));
     return bcop_json_print(json_pack(
         "{s:s, s:I, s:I, s:s, s:I, s:f, s:f, s:o}", "checkpoint", n->snapshot.folder, "step",
         (json_int_t)n->snapshot.progress.step, "epoch", (json_int_t)n->snapshot.progress.epoch,
@@ -60,20 +85,25 @@ static void print_text(const bcop_network *n, const char *file, const answers *a
     bcop_log_info("%s (step %ld), %s, %ld images, proven Lipschitz bound %.9f", n->snapshot.folder,
                   n->snapshot.progress.step, file, a->count, a->lipschitz);
     bcop_log_info("     image  label      margin  certified L2 radius");
-    for (long i = 0; i < a->count; i++)
-        bcop_log_info("%10ld  %5d  %10.6f  %.6f", i, (int)a->label[i], a->margin[i],
-                      bcop_evaluate_radius(a->lipschitz, a->margin[i]));
+    for (long i = 0; i < a->count; i++) {
+        double margin;
+        const int label = label_of(a, i, &margin);
+        bcop_log_info("%10ld  %5d  %10.6f  %.6f", i, label, margin,
+                      bcop_evaluate_radius(a->lipschitz, margin));
+    }
 }
 
 static bcop_status predict(bcop_network *n, const char *file, bool json) {
     const bcop_comm *comm = n->evaluator.comm;
     bcop_arena arena = {.name = "predictions"};
     answers a;
-    plan(&a, bcop_dataset_count(n->dataset), &arena);
+    plan(&a, n, &arena);
     BCOP_TRY(bcop_comm_agree(comm, bcop_arena_reserve(&arena)));
-    plan(&a, a.count, &arena);
+    plan(&a, n, &arena);
     answer(n, &a);
     bcop_status status = bcop_network_check_bound(a.lipschitz);
+    if (status == BCOP_OK)
+        status = check_logits(&a, file);
     if (status == BCOP_OK && comm->rank == 0 && json)
         status = print_json(n, file, &a);
     else if (status == BCOP_OK && comm->rank == 0)

@@ -40,6 +40,11 @@ bcop_status bcop_status_errno(bcop_status otherwise, const char *format, ...) {
     return otherwise;
 }
 
+bcop_status bcop_status_create(const char *path) {
+    const bcop_status status = bcop_status_errno(BCOP_CANNOT_CREATE, "%s: cannot create", path);
+    return status == BCOP_NO_INPUT ? BCOP_CANNOT_CREATE : status; /* its folder is missing */
+}
+
 const char *bcop_status_message(void) {
     return message;
 }

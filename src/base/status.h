@@ -33,6 +33,10 @@ bcop_status bcop_status_fail(bcop_status code, const char *format, ...)
 bcop_status bcop_status_errno(bcop_status otherwise, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* For a file or folder that could not be made: "<path>: cannot create: <strerror(errno)>", 77 when
+ * permission is denied, else 73. Local. */
+bcop_status bcop_status_create(const char *path);
+
 /* The calling thread's last message, "" if there was none. Valid until the next failure. Local. */
 const char *bcop_status_message(void);
 

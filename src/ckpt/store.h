@@ -50,15 +50,16 @@ typedef struct bcop_attribute {
     double real;
 } bcop_attribute;
 
-/* Writes a new file `path` (must not exist): the root attributes `format` and `version` (not in the
- * table), groups as the paths need them, the attributes, the datasets; reserves the disk space
- * before the first array is written; flushes, closes, and syncs the file (not its folder). A killed
- * program may leave a work file `path`.<something> beside it. Every rank gives the same tables. A
- * successful return does not prove that the disk holds the right bytes: compare hashes after
- * reading back. On failure every rank returns the same status and the file may be left incomplete
- * (the caller removes it): BCOP_CANNOT_CREATE when it exists or its folder does not,
- * BCOP_PERMISSION, BCOP_IO when the disk is full or fails, BCOP_BAD_DATA when a text is too long,
- * BCOP_INTERNAL when the tables make no sense. Collective. */
+/* Writes a new file `path` (must not exist): the root attributes `format` and `version` of a
+ * checkpoint (unless the table begins with a `format` of its own), groups as the paths need them,
+ * the attributes, the datasets; reserves the disk space before the first array is written; flushes,
+ * closes, and syncs the file (not its folder). A killed program may leave a work file
+ * `path`.<something> beside it. Every rank gives the same tables. A successful return does not
+ * prove that the disk holds the right bytes: compare hashes after reading back. On failure every
+ * rank returns the same status and the file may be left incomplete (the caller removes it):
+ * BCOP_CANNOT_CREATE when it exists or its folder does not, BCOP_PERMISSION, BCOP_IO when the disk
+ * is full or fails, BCOP_BAD_DATA when a text is too long, BCOP_INTERNAL when the tables make no
+ * sense. Collective. */
 bcop_status bcop_store_write(const bcop_comm *comm, const char *path, int attributes,
                              const bcop_attribute attribute[], int fields,
                              const bcop_field field[]);

@@ -44,10 +44,8 @@ static bcop_status check_tables(const char *path, int attributes, const bcop_att
 /* Claims the name. */
 static bcop_status create_empty(const char *path) {
     const int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (file < 0 && (errno == EACCES || errno == EPERM))
-        return bcop_status_errno(BCOP_PERMISSION, "%s: cannot create", path);
     if (file < 0)
-        return bcop_status_fail(BCOP_CANNOT_CREATE, "%s: cannot create: %s", path, strerror(errno));
+        return bcop_status_create(path);
     close(file);
     return BCOP_OK;
 }
@@ -154,7 +152,8 @@ static bcop_status put_structure(const char *path, hid_t file, int attributes,
          .name = "version",
          .type = BCOP_ATTRIBUTE_LONG,
          .integer = BCOP_STORE_VERSION}};
-    for (int i = 0; i < 2 + attributes; i++) {
+    const bool other = attributes > 0 && strcmp(attribute[0].name, "format") == 0;
+    for (int i = other ? 2 : 0; i < 2 + attributes; i++) {
         const bcop_attribute *a = i < 2 ? &own[i] : &attribute[i - 2];
         if (!put_attribute(file, a))
             return bcop_h5_fail(BCOP_IO, path, "write attribute", a->name);

@@ -136,6 +136,8 @@ const bcop_layer_kind bcop_act_maxmin = {
     .help = "MaxMin: channel i becomes max and i + C/2 min of the pair",
     .options = maxmin_table,
     .in_place = true,
+    .torch = "a, b = x.chunk(2, dim=1)\n"
+             "return torch.cat((torch.maximum(a, b), torch.minimum(a, b)), dim=1)\n",
     .plan = plan,
     .forward = maxmin_forward,
     .backward = maxmin_backward,
@@ -147,6 +149,8 @@ const bcop_layer_kind bcop_act_groupsort = {
     .options = groupsort_table,
     .options_size = sizeof(sort_options),
     .in_place = true,
+    .torch = "groups = x.unflatten(1, (self.options['size'], -1))\n"
+             "return groups.sort(dim=1, descending=True)[0].flatten(1, 2)\n",
     .plan = plan,
     .forward = groupsort_forward,
     .backward = groupsort_backward,

@@ -68,6 +68,13 @@ struct bcop_layer_kind {
     bool by_rows;  /* one row per image times a large operator: wants many images at once */
     const char *stored_name; /* "kernel", "weight"; NULL: nothing is stored */
 
+    /* The layer in PyTorch, for `bcop export`: the body of `def forward(self, x)`, lines that end
+     * with a newline, without indentation. x is [N, C, H, W] (a vector is C x 1 x 1) and so is what
+     * is returned; self.options has the options by key, self.<name> the stored operator and the
+     * plain parameters (self.bias may be None); torch and F are there. NULL: networks with this
+     * layer cannot be exported. */
+    const char *torch;
+
     /* From layer->in and layer->options: sets out, the parameters' names and shapes, and all sizes.
      * Errors (impossible shapes) are BCOP_CONFIG at layer->where. Local. */
     bcop_status (*plan)(bcop_layer *layer);

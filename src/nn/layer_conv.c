@@ -346,6 +346,20 @@ static double bound(const bcop_layer *layer, double *work) {
     return largest;
 }
 
+/* Rows and columns are picked one by one, because PyTorch's own circular padding refuses kernels
+   larger than twice the map. */
+static const char torch[] =
+    "x = F.pixel_unshuffle(x, self.options['stride'])\n"
+    "side = self.kernel.shape[-1]\n"
+    "before, after = side // 2, side - 1 - side // 2\n"
+    "if self.options['pad'] == 'zero':\n"
+    "    x = F.pad(x, (before, after, before, after))\n"
+    "else:\n"
+    "    for dim in (2, 3):\n"
+    "        index = torch.arange(-before, x.shape[dim] + after, device=x.device)\n"
+    "        x = x.index_select(dim, index.remainder(x.shape[dim]))\n"
+    "return F.conv2d(x, self.kernel, self.bias)\n";
+
 const bcop_layer_kind bcop_layer_conv = {
     .name = "conv",
     .help = "orthogonal convolution (BCOP)",
@@ -353,6 +367,7 @@ const bcop_layer_kind bcop_layer_conv = {
     .options_size = sizeof(conv_options),
     .state_size = sizeof(conv_state),
     .stored_name = "kernel",
+    .torch = torch,
     .plan = plan,
     .take = take,
     .scratch = scratch,

@@ -178,6 +178,7 @@ const bcop_layer_kind bcop_layer_dense = {
     .options_size = sizeof(dense_options),
     .state_size = sizeof(dense_state),
     .stored_name = "weight",
+    .torch = "return F.linear(x.flatten(1), self.weight, self.bias)[:, :, None, None]\n",
     .plan = plan,
     .scratch = scratch,
     .by_rows = true,

@@ -18,10 +18,10 @@ def trained(as_bytes=False, name="net"):
     """A short run on images of a file with pixels in [0, 1]; the test file is test.h5."""
     random = np.random.default_rng(5)
     prototype = random.uniform(0, 1, (CLASSES, *SHAPE))
-    for name, count in (("train", 128), ("test", COUNT)):
+    for part, count in (("train", 128), ("test", COUNT)):
         labels = random.integers(0, CLASSES, count)
         images = np.clip(prototype[labels] + random.normal(0, 0.3, (count, *SHAPE)), 0, 1)
-        with h5py.File(f"{name}.h5", "w") as file:
+        with h5py.File(f"{part}.h5", "w") as file:
             file["x"] = (255 * images).astype("u1") if as_bytes else images.astype("f4")
             file["y"] = labels.astype("i4")
     path = config(name, data=f"{{kind: hdf5, train: train.h5, test: test.h5, classes: {CLASSES}, "
@@ -132,6 +132,8 @@ def check_predict_errors():
     refused("type.h5", images.astype("f8"), "float32 or uint8")
     images[3, 0, 0, 0] = np.nan
     refused("nan.h5", images, "example 3")
+    images[3, 0, 0] = 3e38
+    refused("large.h5", images, "image 3", "not finite")
 
 
 main(globals())

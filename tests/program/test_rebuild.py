@@ -251,4 +251,5 @@ def check_a_wide_dense_layer_alone():
     compare("wide", (2, 3, 2), "[dense: {units: 20}, groupsort: {size: 5}, dense: {units: 5}]")
 
 
-main(globals())
+if __name__ == "__main__":
+    main(globals())
