@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# run: label unit timeout 180
+# run: label unit timeout 400
 # launcher/bcop-launch around a program that only records what it gets.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
@@ -28,6 +28,14 @@ args)
     ;;
 env) printf '%s %s %s\n' "$OPENBLAS_NUM_THREADS" "$OMP_NUM_THREADS" "${BCOP_EXAMPLE-}" >"$RECORDS/env.$rank" ;;
 exit) exit "$2" ;;
+# The codes of one start after another; the last one stays. "kill": one rank kills itself.
+codes)
+    start=$(($(cat "$RECORDS/starts.$rank" 2>/dev/null || echo 0) + 1))
+    echo "$start" >"$RECORDS/starts.$rank"
+    shift "$((start < $# ? start : $# - 1))"
+    [[ $1 != kill ]] || { ((rank == 1)) && kill -KILL "$$" || sleep 20; }
+    exit "$1"
+    ;;
 polite | deaf)
     trap 'exit 4' INT # the terminal's Ctrl-C must not come here
     if [[ $1 == polite ]]; then trap stop USR1; else trap '' USR1 TERM; fi
@@ -141,6 +149,98 @@ signalled 79 polite INT
 signalled 79 polite TERM
 signalled 130 deaf INT INT
 signalled 143 deaf TERM TERM
+
+# Restarts: after a killed rank, a hang and 75, as often as allowed; not after a person's stop or an
+# error of the run itself.
+# starts WANTED_CODE WANTED_STARTS OPTIONS... -- CODES...
+starts() {
+    local wanted=$2 made
+    rm -f "$folder"/starts.*
+    run "$1" -n 2 "${@:3}"
+    made=$(cat "$folder/starts.0")
+    ((made == wanted)) || fail "'${*:3}' started $made times, not $wanted"
+}
+starts 0 3 --retries 2 -- codes kill 75 0
+starts 0 2 --retries 5 codes 81 0
+starts 75 2 --retries 1 codes 75 75 0
+starts 75 1 -- codes 75 0
+starts 79 1 --retries 5 codes 79 0
+starts 78 1 --retries 5 codes 78 0
+starts 80 1 --retries 5 codes 80 0
+starts 137 1 -- codes kill 0
+[[ $(cat "$folder/out") == *"a rank was killed by signal 9 (KILL)"* ]] ||
+    fail "it does not say that a rank was killed: $(cat "$folder/out")"
+run 64 --retries x exit 0
+
+# Three starts from one step are enough, in this run directory and in no other.
+mkdir "$folder/a run"
+printf '{"kind":"start","attempt":%d,"step":%d}\n' 1 0 2 40 3 40 >"$folder/a run/attempts.jsonl"
+starts 0 2 --retries 5 -- codes 75 0 --run "$folder/a run" 0
+printf '{"kind":"start","attempt":4,"step":40}\n' >>"$folder/a run/attempts.jsonl"
+starts 75 1 --retries 5 -- codes 75 75 "--run=$folder/a run" 0
+starts 0 2 --retries 5 -- codes 75 0 --run "$folder/another" 0
+
+# A link of a chain: what a person stopped stays stopped.
+printf '{"kind":"end","attempt":4,"code":75}\n' >>"$folder/a run/attempts.jsonl"
+starts 0 1 --link -- codes 0 --run "$folder/a run" 0
+printf '{"kind":"start","step":9}\n{"kind":"end","code":79}\n' >>"$folder/a run/attempts.jsonl"
+run 79 --link -- codes 0 --run "$folder/a run"
+
+# In the pause before a restart a signal ends the launcher.
+for signal in INT:79 TERM:79 USR1:75; do
+    rm -f "$folder"/starts.* "$folder/out"
+    set -m # else it could not trap INT
+    "$launch" -n 1 --retries 5 -- codes 75 75 75 75 75 0 >"$folder/out" 2>&1 </dev/null &
+    pid=$!
+    set +m
+    for ((i = 0; i < 200; i++)); do
+        ! grep -qs 'starting again in 2' "$folder/out" || break
+        sleep 0.1
+    done
+    kill "-${signal%:*}" "$pid"
+    code=0
+    wait "$pid" || code=$?
+    ((code == ${signal#*:})) || fail "${signal%:*} in the pause gave $code: $(cat "$folder/out")"
+    check_cleanup "a pause"
+done
+
+# In a SLURM job (its commands recorded): srun, and requeueing.
+mkdir "$folder/slurm"
+cat >"$folder/slurm/srun" <<'END'
+#!/bin/bash
+printf '<%s>' "$@" >>"$RECORDS/srun"
+while [[ $1 == -* ]]; do [[ $1 == -n ]] && shift; shift; done
+exec "$@"
+END
+cat >"$folder/slurm/scontrol" <<'END'
+#!/bin/bash
+echo "$*" >>"$RECORDS/scontrol"
+END
+chmod +x "$folder/slurm/"*
+# in_job RESTARTS WANTED_CODE WANTED_REQUEUES ARGS...
+in_job() {
+    local wanted=$3 made=0
+    rm -f "$folder/scontrol" "$folder/srun" "$folder"/starts.*
+    PATH=$folder/slurm:$PATH SLURM_JOB_ID=71 SLURM_RESTART_COUNT=$1 run "$2" "${@:4}"
+    [[ ! -e $folder/scontrol ]] || made=$(grep -cx 'requeue 71' "$folder/scontrol")
+    ((made == wanted)) || fail "'${*:4}' requeued $made times, not $wanted"
+}
+in_job 0 75 1 --by srun -n 3 --requeue 2 --threads 2 --bind core -- exit 75
+grep -qF -e '<--mpi=pmix><--input=none><--wait=10><--cpus-per-task=2><--cpu-bind=cores><-n><3>' "$folder/srun" ||
+    fail "srun got $(cat "$folder/srun")"
+in_job 2 75 0 --by srun --requeue 2 -- exit 75
+in_job 0 79 0 --by srun --requeue 2 -- exit 79
+in_job 0 205 1 --by srun --requeue 2 -- exit 205
+in_job 0 78 0 --by srun --requeue 2 -- exit 78
+in_job 0 0 0 --by srun --requeue 2 --retries 2 -- codes 137 137 0
+in_job 0 137 1 --by srun --requeue 2 --retries 1 -- codes 137 137 0
+mkdir "$folder/stuck"
+printf '{"kind":"start","step":7}\n%.0s' 1 2 3 >"$folder/stuck/attempts.jsonl"
+in_job 0 75 0 --by srun --requeue 2 -- exit 75 --run "$folder/stuck"
+run 64 --requeue 1 exit 0
+run 64 --by srun exit 0
+run 64 --bind everywhere exit 0
+run 66 --hostfile "$folder/none" exit 0
 
 echo "$failures failures"
 ((failures == 0))
