@@ -37,11 +37,11 @@ static const bcop_argument *find(const bcop_argument options[], const char *text
     return NULL;
 }
 
-bcop_status bcop_arguments_read_many(int argc, char **argv, const bcop_argument options[],
-                                     int wanted, const char *const what[],
-                                     const char *positional[]) {
+bcop_status bcop_arguments_read_list(int argc, char **argv, const bcop_argument options[],
+                                     int least, const char *const what[], int most,
+                                     const char *positional[], int *count) {
     bool only_positional = false;
-    int found = 0;
+    *count = 0;
     for (int i = 1; i < argc; i++) {
         char *text = argv[i];
         if (!only_positional && strcmp(text, "--") == 0) {
@@ -63,21 +63,23 @@ bcop_status bcop_arguments_read_many(int argc, char **argv, const bcop_argument 
             } else {
                 return bcop_status_fail(BCOP_USAGE, "%s needs a value", option->name);
             }
-        } else if (found == wanted) {
-            return bcop_status_fail(BCOP_USAGE, "one %s is enough (got '%s' too)", what[wanted - 1],
+        } else if (*count == most) {
+            return bcop_status_fail(BCOP_USAGE, "one %s is enough (got '%s' too)", what[least - 1],
                                     text);
         } else {
-            positional[found++] = text;
+            positional[(*count)++] = text;
         }
     }
-    if (found < wanted)
-        return bcop_status_fail(BCOP_USAGE, "a %s is needed; see bcop --help", what[found]);
+    if (*count < least)
+        return bcop_status_fail(BCOP_USAGE, "a %s is needed; see bcop --help", what[*count]);
     return BCOP_OK;
 }
 
 bcop_status bcop_arguments_read(int argc, char **argv, const bcop_argument options[],
                                 const char *what, const char **positional) {
-    return bcop_arguments_read_many(argc, argv, options, 1, &what, positional);
+    int count;
+    *positional = NULL;
+    return bcop_arguments_read_list(argc, argv, options, 1, &what, 1, positional, &count);
 }
 
 bcop_status bcop_arguments_count(const char *option, const char *text, long *value) {

@@ -20,10 +20,10 @@ typedef struct bcop_argument {
 bcop_status bcop_arguments_read(int argc, char **argv, const bcop_argument options[],
                                 const char *what, const char **positional);
 
-/* The same with `wanted` positionals, called what[wanted]. Local. */
-bcop_status bcop_arguments_read_many(int argc, char **argv, const bcop_argument options[],
-                                     int wanted, const char *const what[],
-                                     const char *positional[]);
+/* The same for `least` to `most` positionals, of which the first are called what[least]. Local. */
+bcop_status bcop_arguments_read_list(int argc, char **argv, const bcop_argument options[],
+                                     int least, const char *const what[], int most,
+                                     const char *positional[], int *count);
 
 /* A whole number >= 0. BCOP_USAGE naming the option. Local. */
 bcop_status bcop_arguments_count(const char *option, const char *text, long *value);

@@ -16,7 +16,8 @@ typedef struct bcop_command {
 
 extern const bcop_command bcop_command_train, bcop_command_eval, bcop_command_certify,
     bcop_command_attack, bcop_command_predict, bcop_command_inspect, bcop_command_export,
-    bcop_command_plan, bcop_command_bench, bcop_command_reference;
+    bcop_command_plan, bcop_command_status, bcop_command_stop, bcop_command_plot,
+    bcop_command_bench, bcop_command_reference;
 
 /* The program: finds the subcommand, runs it, prints the error line if any, returns the exit code.
  */

@@ -192,9 +192,9 @@ static bcop_status export(const bcop_network *n, const bcop_comm *comm, const pl
 static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
     const char *operand[2];
     const bcop_argument options[] = {{0}};
-    BCOP_TRY(bcop_arguments_read_many(
-        argc, argv, options, 2,
-        (const char *const[]){"CHECKPOINT", "new file OUT.safetensors or OUT.h5"}, operand));
+    const char *const what[] = {"CHECKPOINT", "new file OUT.safetensors or OUT.h5"};
+    int count;
+    BCOP_TRY(bcop_arguments_read_list(argc, argv, options, 2, what, 2, operand, &count));
     place p;
     BCOP_TRY(read_place(operand[1], &p));
     bcop_network n;

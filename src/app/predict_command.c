@@ -116,8 +116,9 @@ static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
     const char *operand[2];
     bool json = false;
     const bcop_argument options[] = {{"--json", NULL, &json, NULL}, {0}};
-    BCOP_TRY(bcop_arguments_read_many(argc, argv, options, 2,
-                                      (const char *const[]){"CHECKPOINT", "FILE.h5"}, operand));
+    const char *const what[] = {"CHECKPOINT", "FILE.h5"};
+    int count;
+    BCOP_TRY(bcop_arguments_read_list(argc, argv, options, 2, what, 2, operand, &count));
     bcop_network n;
     BCOP_TRY(bcop_network_open_images(comm, operand[0], operand[1], &n));
     const bcop_status status = predict(&n, operand[1], json);

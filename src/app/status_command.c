@@ -1,0 +1,238 @@
+/* bcop status and bcop stop: a run from outside, by its files alone. */
+#include "app/arguments.h"
+#include "app/command.h"
+#include "app/json.h"
+#include "app/summary.h"
+#include "base/log.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- for machines ---- */
+
+static json_t *text_or_null(const char *text) {
+    return *text ? json_string(text) : json_null();
+}
+
+static json_t *attempts_json(const bcop_history *h) {
+    json_t *list = json_array();
+    for (long i = 0; i < h->attempts; i++) {
+        const bcop_history_attempt *a = &h->attempt[i];
+        json_t *object = json_pack(
+            "{s:I, s:o, s:o, s:I, s:o, s:I, s:I}", "attempt", (json_int_t)a->number, "start",
+            text_or_null(a->start), "host", text_or_null(a->host), "pid", (json_int_t)a->pid, "job",
+            text_or_null(a->job), "ranks", (json_int_t)a->ranks, "step", (json_int_t)a->step);
+        if (a->ended)
+            json_object_update_new(object,
+                                   json_pack("{s:o, s:i, s:I, s:I}", "end", text_or_null(a->end),
+                                             "code", a->code, "end_step", (json_int_t)a->end_step,
+                                             "steps", (json_int_t)a->steps));
+        json_object_set_new(object, "how", json_string(bcop_history_end(h, a)));
+        json_array_append_new(list, object);
+    }
+    return list;
+}
+
+static json_t *checkpoint_json(const bcop_history *h) {
+    char folder[BCOP_PATH_MAX];
+    if (h->last_checkpoint < 0)
+        return json_null();
+    bcop_rundir_step_path(h->run, h->last_checkpoint, "", folder);
+    return json_pack("{s:I, s:s, s:o}", "step", (json_int_t)h->last_checkpoint, "folder", folder,
+                     "created", text_or_null(h->saved));
+}
+
+static json_t *evaluation_json(const bcop_history *h, const char *split) {
+    const bcop_history_evaluation *e = bcop_history_evaluated(h, split);
+    if (!e)
+        return json_null();
+    json_t *certified = json_object();
+    for (int i = 0; i < e->eps.count; i++)
+        json_object_set_new(certified, e->eps.text[i], json_real(e->certified[i]));
+    return json_pack("{s:I, s:I, s:f, s:f, s:o}", "step", (json_int_t)e->step, "examples",
+                     (json_int_t)e->examples, "loss", e->loss, "clean", e->clean, "certified",
+                     certified);
+}
+
+static json_t *run_json(const bcop_history *h) {
+    double speed;
+    const long step = bcop_history_last(h, &speed);
+    const double left = bcop_history_left(h);
+    const bcop_history_step *last = h->steps > 0 ? &h->step[h->steps - 1] : NULL;
+    json_t *out =
+        json_pack("{s:s, s:s, s:s, s:I, s:o, s:I, s:i, s:o, s:o, s:o, s:b}", "run", h->run, "name",
+                  h->name, "state", bcop_history_state(h), "step", (json_int_t)step, "steps",
+                  h->total > 0 ? json_integer(h->total) : json_null(), "epoch",
+                  (json_int_t)(last ? last->epoch : 0), "epochs", h->epochs, "eta_seconds",
+                  left >= 0 ? json_real(left) : json_null(), "last_checkpoint", checkpoint_json(h),
+                  "attempts", attempts_json(h), "stop_requested", h->stopping);
+    if (!out)
+        return NULL;
+    json_object_set_new(out, "loss", last ? json_real(last->loss) : json_null());
+    json_object_set_new(out, "accuracy", last ? json_real(last->accuracy) : json_null());
+    json_object_set_new(out, "images_per_second", json_real(speed));
+    json_object_set_new(out, "holdout", evaluation_json(h, "holdout"));
+    json_object_set_new(out, "test", evaluation_json(h, "test"));
+    return out;
+}
+
+/* ---- for people ---- */
+
+static void say_evaluation(const bcop_history *h, const char *split) {
+    const bcop_history_evaluation *e = bcop_history_evaluated(h, split);
+    if (!e)
+        return;
+    char certified[1024] = "";
+    for (int i = 0, used = 0; i < e->eps.count && used < (int)sizeof certified - 80; i++)
+        used += snprintf(certified + used, sizeof certified - (size_t)used,
+                         "  certified at %s %.2f %%", e->eps.text[i], 100 * e->certified[i]);
+    bcop_log_info("  %-8s step %ld: loss %.4f  clean %.2f %%%s", split, e->step, e->loss,
+                  100 * e->clean, certified);
+}
+
+static void say_attempt(const bcop_history *h, const bcop_history_attempt *a) {
+    char job[96] = "", code[48] = "";
+    if (*a->job)
+        snprintf(job, sizeof job, ", job %s", a->job);
+    if (a->ended)
+        snprintf(code, sizeof code, " (%d), %ld steps", a->code, a->steps);
+    bcop_log_info("  attempt %ld  %s  %ld ranks from %s%s, from step %ld: %s%s", a->number,
+                  a->start, a->ranks, a->host, job, a->step, bcop_history_end(h, a), code);
+}
+
+static void say_run(const bcop_history *h) {
+    double speed;
+    const long step = bcop_history_last(h, &speed);
+    const double left = bcop_history_left(h);
+    char of[32] = "", eta[64] = "";
+    if (h->total > 0)
+        snprintf(of, sizeof of, " of %ld", h->total);
+    if (left > 0)
+        snprintf(eta, sizeof eta, "  %ld:%02ld:%02ld left", (long)left / 3600, (long)left / 60 % 60,
+                 (long)left % 60);
+    bcop_log_info("%s: %s%s", h->run, bcop_history_state(h),
+                  h->stopping ? ", a stop is asked for" : "");
+    if (h->steps > 0) {
+        const bcop_history_step *last = &h->step[h->steps - 1];
+        bcop_log_info("  step %ld%s, epoch %ld of %d: loss %.4f  accuracy %.3f  %.0f images/s%s",
+                      step, of, last->epoch, h->epochs, last->loss, last->accuracy, speed, eta);
+    }
+    say_evaluation(h, "holdout");
+    say_evaluation(h, "test");
+    if (h->last_checkpoint >= 0)
+        bcop_log_info("  last checkpoint: step %ld, %s", h->last_checkpoint,
+                      *h->saved ? h->saved : "its manifest cannot be read");
+    else
+        bcop_log_info("  no checkpoint yet");
+    for (long i = 0; i < h->attempts; i++)
+        say_attempt(h, &h->attempt[i]);
+}
+
+/* ---- status ---- */
+
+static bcop_status print_json(const bcop_history history[], int count) {
+    if (count == 1)
+        return bcop_json_print(run_json(&history[0]));
+    bcop_summary summary;
+    bcop_summary_make(&summary, history, count);
+    json_t *runs = json_array();
+    for (int i = 0; i < count; i++)
+        json_array_append_new(runs, run_json(&history[i]));
+    return bcop_json_print(
+        json_pack("{s:o, s:o}", "runs", runs, "summary", bcop_summary_json(&summary)));
+}
+
+static void print_text(const bcop_history history[], int count) {
+    bcop_summary summary;
+    for (int i = 0; i < count; i++)
+        say_run(&history[i]);
+    if (count == 1)
+        return;
+    bcop_summary_make(&summary, history, count);
+    bcop_summary_text(&summary);
+}
+
+static bcop_status show(const char *const run[], int count, bool json) {
+    bcop_history *history = calloc((size_t)count, sizeof *history);
+    if (!history)
+        return bcop_status_fail(BCOP_INTERNAL, "out of memory for %d runs", count);
+    bcop_status status = BCOP_OK;
+    for (int i = 0; i < count && status == BCOP_OK; i++)
+        status = bcop_history_read(&history[i], run[i]);
+    if (status == BCOP_OK && json)
+        status = print_json(history, count);
+    else if (status == BCOP_OK)
+        print_text(history, count);
+    for (int i = 0; i < count; i++)
+        bcop_history_free(&history[i]);
+    free(history);
+    return status;
+}
+
+static bcop_status run_status(const bcop_comm *comm, int argc, char **argv) {
+    (void)comm;
+    bool json = false;
+    const bcop_argument options[] = {{"--json", NULL, &json, NULL}, {0}};
+    const char **run = calloc((size_t)argc, sizeof *run);
+    if (!run)
+        return bcop_status_fail(BCOP_INTERNAL, "out of memory");
+    int count;
+    bcop_status status = bcop_arguments_read_list(argc, argv, options, 1, &(const char *){"RUN"},
+                                                  argc, run, &count);
+    if (status == BCOP_OK)
+        status = show(run, count, json);
+    free(run);
+    return status;
+}
+
+/* ---- stop ---- */
+
+static bcop_status ask(const bcop_history *h) {
+    const char *state = bcop_history_state(h);
+    if (strcmp(state, "finished") == 0 || strcmp(state, "stopped") == 0) {
+        bcop_log_info("%s is %s: nothing to stop", h->run, state);
+        return BCOP_OK;
+    }
+    char path[BCOP_PATH_MAX + 32];
+    snprintf(path, sizeof path, "%s/stop", h->run);
+    const int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (file < 0)
+        return bcop_status_errno(BCOP_CANNOT_CREATE, "%s", path);
+    close(file);
+    if (h->running)
+        bcop_log_info("%s is asked to save a checkpoint and stop; bcop status shows when it has",
+                      h->run);
+    else
+        bcop_log_info("%s is %s, not running: whatever starts it again will stop at its first step",
+                      h->run, state);
+    return BCOP_OK;
+}
+
+static bcop_status run_stop(const bcop_comm *comm, int argc, char **argv) {
+    (void)comm;
+    const bcop_argument options[] = {{0}};
+    const char *run;
+    BCOP_TRY(bcop_arguments_read(argc, argv, options, "RUN", &run));
+    bcop_history history;
+    bcop_status status = bcop_history_read(&history, run);
+    if (status == BCOP_OK)
+        status = ask(&history);
+    bcop_history_free(&history);
+    return status;
+}
+
+const bcop_command bcop_command_status = {
+    .name = "status",
+    .usage = "RUN... [--json]",
+    .help = "how far a run is and how its attempts ended; of several, mean and standard error",
+    .run = run_status,
+};
+
+const bcop_command bcop_command_stop = {
+    .name = "stop",
+    .usage = "RUN",
+    .help = "let a run save a checkpoint and stop; nothing restarts it by itself",
+    .run = run_stop,
+};
