@@ -332,11 +332,12 @@ json_t *bcop_plan_print_json(const report *p) {
     for (int r = 0; r < plan->step.ranks; r++)
         json_array_append_new(ranks, json_rank(&plan->rank[r], r));
     return json_pack(
-        "{s:i, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "ranks",
-        plan->step.ranks, "lanes", plan->step.lanes, "batch", plan->step.batch, "iterations",
-        plan->iterations, "placements", json_placements(plan), "layers", json_layers(plan),
-        "memory", json_memory(plan), "communication", json_traffic(plan), "step_seconds",
-        plan->step.seconds, "phases", json_phases(&plan->step), "terms", json_terms(&plan->step),
-        "imbalance", json_imbalance(plan), "per_rank", ranks, "machine", machine, "scaling",
-        json_scaling(p), "crossover", json_crossover(p));
+        "{s:s, s:i, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "name", plan->experiment.root.name, "ranks", plan->step.ranks, "lanes", plan->step.lanes,
+        "batch", plan->step.batch, "iterations", plan->iterations, "placements",
+        json_placements(plan), "layers", json_layers(plan), "memory", json_memory(plan),
+        "communication", json_traffic(plan), "step_seconds", plan->step.seconds, "phases",
+        json_phases(&plan->step), "terms", json_terms(&plan->step), "imbalance",
+        json_imbalance(plan), "per_rank", ranks, "machine", machine, "scaling", json_scaling(p),
+        "crossover", json_crossover(p));
 }

@@ -86,7 +86,7 @@ static void figure(FILE *out, const char *name, const char *title, const char *x
                 name, terminals[i][0]);
         quote(out, title);
         fprintf(out,
-                "\nset xlabel '%s'\nset ylabel '%s'\nset grid\nset key outside below\n%s\n"
+                "\nset xlabel '%s'\nset ylabel '%s'\nset grid\nset key outside right top\n%s\n"
                 "unset output\n",
                 x, y, body);
     }

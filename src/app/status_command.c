@@ -154,27 +154,32 @@ static void print_text(const bcop_history history[], int count) {
     bcop_summary_text(&summary);
 }
 
-static bcop_status show(const char *const run[], int count, bool json) {
+typedef bcop_status answer(const bcop_history history[], int count, bool json);
+
+static bcop_status print(const bcop_history history[], int count, bool json) {
+    if (json)
+        return print_json(history, count);
+    print_text(history, count);
+    return BCOP_OK;
+}
+
+static bcop_status read_all(const char *const run[], int count, bool json, answer *give) {
     bcop_history *history = calloc((size_t)count, sizeof *history);
     if (!history)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for %d runs", count);
     bcop_status status = BCOP_OK;
     for (int i = 0; i < count && status == BCOP_OK; i++)
         status = bcop_history_read(&history[i], run[i]);
-    if (status == BCOP_OK && json)
-        status = print_json(history, count);
-    else if (status == BCOP_OK)
-        print_text(history, count);
+    if (status == BCOP_OK)
+        status = give(history, count, json);
     for (int i = 0; i < count; i++)
         bcop_history_free(&history[i]);
     free(history);
     return status;
 }
 
-static bcop_status run_status(const bcop_comm *comm, int argc, char **argv) {
-    (void)comm;
-    bool json = false;
-    const bcop_argument options[] = {{"--json", NULL, &json, NULL}, {0}};
+static bcop_status run_with(int argc, char **argv, const bcop_argument options[], const bool *json,
+                            answer *give) {
     const char **run = calloc((size_t)argc, sizeof *run);
     if (!run)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory");
@@ -182,9 +187,16 @@ static bcop_status run_status(const bcop_comm *comm, int argc, char **argv) {
     bcop_status status = bcop_arguments_read_list(argc, argv, options, 1, &(const char *){"RUN"},
                                                   argc, run, &count);
     if (status == BCOP_OK)
-        status = show(run, count, json);
+        status = read_all(run, count, *json, give);
     free(run);
     return status;
+}
+
+static bcop_status run_status(const bcop_comm *comm, int argc, char **argv) {
+    (void)comm;
+    bool json = false;
+    const bcop_argument options[] = {{"--json", NULL, &json, NULL}, {0}};
+    return run_with(argc, argv, options, &json, print);
 }
 
 /* ---- stop ---- */
@@ -210,17 +222,18 @@ static bcop_status ask(const bcop_history *h) {
     return BCOP_OK;
 }
 
+static bcop_status ask_all(const bcop_history history[], int count, bool json) {
+    (void)json;
+    for (int i = 0; i < count; i++)
+        BCOP_TRY(ask(&history[i]));
+    return BCOP_OK;
+}
+
 static bcop_status run_stop(const bcop_comm *comm, int argc, char **argv) {
     (void)comm;
+    const bool json = false;
     const bcop_argument options[] = {{0}};
-    const char *run;
-    BCOP_TRY(bcop_arguments_read(argc, argv, options, "RUN", &run));
-    bcop_history history;
-    bcop_status status = bcop_history_read(&history, run);
-    if (status == BCOP_OK)
-        status = ask(&history);
-    bcop_history_free(&history);
-    return status;
+    return run_with(argc, argv, options, &json, ask_all);
 }
 
 const bcop_command bcop_command_status = {
@@ -232,7 +245,7 @@ const bcop_command bcop_command_status = {
 
 const bcop_command bcop_command_stop = {
     .name = "stop",
-    .usage = "RUN",
+    .usage = "RUN...",
     .help = "let a run save a checkpoint and stop; nothing restarts it by itself",
     .run = run_stop,
 };
