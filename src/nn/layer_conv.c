@@ -1,9 +1,10 @@
 /* conv: the orthogonal convolution (BCOP), applied densely.
  *
  * Stride s is pixel-unshuffle by s (sub-pixel (dy, dx) of channel ch becomes channel ch s^2 + dy s
- * + dx) followed by a stride-1 layer with kernel side k/s. Forward: pad the map, gather the rows of
- * windows (im2row), one product with the kernel [k k c_in][c_out]. The gradient of the input is the
- * same operation with the flipped, transposed kernel and the padding's sides exchanged. */
+ * + dx) followed by a stride-1 layer with kernel side k/s. Forward: pad the map, correlate it with
+ * the kernel. The gradient of the input is the same operation with the flipped, transposed kernel
+ * and the padding's sides exchanged, once for each row dy of sub-pixels. Kernels for applying, and
+ * the lane gradient, have the order of the map before the unshuffle: [i s + dy][j s + dx][ch]. */
 #include "linalg/product.h"
 #include "linalg/spectral.h"
 #include "nn/kernel.h"
@@ -64,10 +65,48 @@ typedef struct conv_state {
     int c_in, c_out, height, width, k, stride;
     bool zero_pad;
     bcop_kernel kernel;
-    float *forward; /* [k][k][c_in][c_out] */
-    float *adjoint; /* [k][k][c_out][c_in], taps reversed */
+    float *taps;    /* [k][k][c_in][c_out] */
+    float *forward; /* packed for bcop_direct */
+    float *adjoint; /* for each dy the kernel [k][k][c_out][dx][ch], taps reversed, packed */
     float *slope;   /* dL/dT [k][k][m][c] */
+    float *tap;     /* scratch: [c_in][c_out] and a row of c_in */
 } conv_state;
+
+/* The windows of forward: over the map before the unshuffle. */
+static bcop_window input_map(const conv_state *c) {
+    const int s = c->stride;
+    return (bcop_window){.height = c->height * s,
+                         .width = c->width * s,
+                         .channels = c->c_in / (s * s),
+                         .k = c->k * s,
+                         .stride = s,
+                         .before = c->k / 2 * s,
+                         .zero = c->zero_pad};
+}
+
+static bcop_direct forward_windows(const conv_state *c) {
+    const bcop_window in = input_map(c);
+    return bcop_window_direct(&in, c->c_out);
+}
+
+/* Those over the gradient of the output. */
+static bcop_window output_map(const conv_state *c) {
+    return (bcop_window){.height = c->height,
+                         .width = c->width,
+                         .channels = c->c_out,
+                         .k = c->k,
+                         .stride = 1,
+                         .before = c->k - 1 - c->k / 2,
+                         .zero = c->zero_pad};
+}
+
+/* They give every s-th row of the gradient of the input: (dx, ch) for one dy. */
+static bcop_direct adjoint_windows(const conv_state *c) {
+    const bcop_window out = output_map(c);
+    bcop_direct d = bcop_window_direct(&out, c->c_in / c->stride);
+    d.out_down *= c->stride;
+    return d;
+}
 
 static const bcop_node *option_node(const bcop_layer *layer, const char *key) {
     const bcop_node *node = bcop_config_find(layer->where, key);
@@ -110,7 +149,8 @@ static bcop_status plan(bcop_layer *layer) {
         bcop_layer_want(layer, "bias", c->c_out, 1, false);
     const long taps = (long)c->k * c->k;
     layer->lane_gradient = taps * c->c_in * c->c_out + (o->bias ? c->c_out : 0);
-    layer->saved = (long)(c->height + c->k - 1) * (c->width + c->k - 1) * c->c_in;
+    const bcop_window map = input_map(c);
+    layer->saved = bcop_window_padded(&map);
     layer->bound_work = 2 * (c->k + 1L) * c->c_in * c->c_out + bcop_spectral_work(c->kernel.m);
     const double pixels = (double)c->height * c->width;
     layer->flops = 2.0 * (double)taps * c->c_in * c->c_out * pixels;
@@ -125,10 +165,13 @@ static bcop_status plan(bcop_layer *layer) {
 
 static void take(bcop_layer *layer, bool training, bcop_arena *arena) {
     conv_state *c = layer->state;
-    const long size = (long)c->k * c->k * c->c_in * c->c_out;
+    const bcop_direct forward = forward_windows(c), adjoint = adjoint_windows(c);
+    const long tap = (long)c->c_in * c->c_out, size = (long)c->k * c->k * tap;
     bcop_kernel_take(&c->kernel, training, arena);
-    c->forward = bcop_arena_floats(arena, size);
-    c->adjoint = bcop_arena_floats(arena, size);
+    c->taps = bcop_arena_floats(arena, size);
+    c->forward = bcop_arena_floats(arena, bcop_direct_packed(&forward));
+    c->adjoint = bcop_arena_floats(arena, c->stride * bcop_direct_packed(&adjoint));
+    c->tap = bcop_arena_floats(arena, tap + c->c_in);
     if (training)
         c->slope = bcop_arena_floats(arena, size);
 }
@@ -139,12 +182,43 @@ static const float *basis(const bcop_layer *layer, int t) {
     return layer->parameter[1 + t].value;
 }
 
-/* From `forward` to `adjoint`: tap (i, j) transposed goes to (k-1-i, k-1-j). */
-static void reverse(conv_state *c) {
+/* The place in [k][k][c_in] of row `row` of [k s][k s][ch]. */
+static long unshuffled(const conv_state *c, long row) {
+    const int s = c->stride, channels = c->c_in / (s * s);
+    const int ch = (int)(row % channels), x = (int)(row / channels % (c->k * s)),
+              y = (int)(row / channels / (c->k * s));
+    return ((long)(y / s) * c->k + x / s) * c->c_in + (ch * s + y % s) * s + x % s;
+}
+
+static void pack_forward(const conv_state *c) {
+    const bcop_direct d = forward_windows(c);
+    for (long row = 0; row < (long)c->k * c->k * c->c_in; row++)
+        bcop_direct_pack(&d, row, c->taps + unshuffled(c, row) * c->c_out, c->forward);
+}
+
+/* Tap (i, j) transposed goes to (k-1-i, k-1-j). */
+static void pack_adjoint(const conv_state *c) {
+    const bcop_direct d = adjoint_windows(c);
+    const int s = c->stride, channels = c->c_in / (s * s);
     const long taps = (long)c->k * c->k, tap = (long)c->c_in * c->c_out;
-    for (long t = 0; t < taps; t++)
-        bcop_product_transpose(c->c_in, c->c_out, c->forward + t * tap,
-                               c->adjoint + (taps - 1 - t) * tap);
+    float *row = c->tap + tap; /* [dx][ch] */
+    for (long t = 0; t < taps; t++) {
+        bcop_product_transpose(c->c_in, c->c_out, c->taps + t * tap, c->tap);
+        for (int o = 0; o < c->c_out; o++)
+            for (int dy = 0; dy < s; dy++) {
+                for (int dx = 0; dx < s; dx++)
+                    for (int ch = 0; ch < channels; ch++)
+                        row[dx * channels + ch] =
+                            c->tap[(long)o * c->c_in + (ch * s + dy) * s + dx];
+                bcop_direct_pack(&d, (taps - 1 - t) * c->c_out + o, row,
+                                 c->adjoint + dy * bcop_direct_packed(&d));
+            }
+    }
+}
+
+static void pack(const conv_state *c) {
+    pack_forward(c);
+    pack_adjoint(c);
 }
 
 static void build(bcop_layer *layer) {
@@ -155,22 +229,35 @@ static void build(bcop_layer *layer) {
     const float *taps = bcop_kernel_forward(&c->kernel, layer->parameter[0].value, v);
     const long count = (long)c->k * c->k, tap = (long)c->c_in * c->c_out;
     if (c->c_in <= c->c_out)
-        memcpy(c->forward, taps, (size_t)(count * tap) * sizeof(float));
+        memcpy(c->taps, taps, (size_t)(count * tap) * sizeof(float));
     else
         for (long t = 0; t < count; t++)
-            bcop_product_transpose(c->c_out, c->c_in, taps + t * tap, c->forward + t * tap);
-    reverse(c);
+            bcop_product_transpose(c->c_out, c->c_in, taps + t * tap, c->taps + t * tap);
+    pack(c);
+}
+
+/* dL/dT [k][k][m][c] from the lane gradient [k s][k s][ch][c_out]. */
+static const float *order_slope(const conv_state *c, const float *lane_gradient) {
+    const long count = (long)c->k * c->k, tap = (long)c->c_in * c->c_out;
+    const float *ordered = lane_gradient;
+    if (c->stride > 1) {
+        for (long row = 0; row < count * c->c_in; row++)
+            memcpy(c->slope + unshuffled(c, row) * c->c_out, lane_gradient + row * c->c_out,
+                   (size_t)c->c_out * sizeof(float));
+        ordered = c->slope;
+    }
+    if (c->c_in <= c->c_out)
+        return ordered;
+    for (long t = 0; t < count; t++) {
+        memcpy(c->tap, ordered + t * tap, (size_t)tap * sizeof(float));
+        bcop_product_transpose(c->c_in, c->c_out, c->tap, c->slope + t * tap);
+    }
+    return c->slope;
 }
 
 static void pull(bcop_layer *layer, const float *lane_gradient) {
     conv_state *c = layer->state;
-    const long count = (long)c->k * c->k, tap = (long)c->c_in * c->c_out;
-    const float *slope = lane_gradient;
-    if (c->c_in > c->c_out) {
-        for (long t = 0; t < count; t++)
-            bcop_product_transpose(c->c_in, c->c_out, lane_gradient + t * tap, c->slope + t * tap);
-        slope = c->slope;
-    }
+    const float *slope = order_slope(c, lane_gradient);
     const float *v[2 * BCOP_KERNEL_MAX];
     float *gv[2 * BCOP_KERNEL_MAX];
     for (int t = 0; t < c->kernel.factors; t++) {
@@ -180,7 +267,8 @@ static void pull(bcop_layer *layer, const float *lane_gradient) {
     bcop_kernel_backward(&c->kernel, v, slope, layer->parameter[0].gradient, gv);
     const bcop_parameter *bias = bcop_layer_bias(layer);
     if (bias)
-        memcpy(bias->gradient, lane_gradient + count * tap, (size_t)c->c_out * sizeof(float));
+        memcpy(bias->gradient, lane_gradient + (long)c->k * c->k * c->c_in * c->c_out,
+               (size_t)c->c_out * sizeof(float));
 }
 
 static void store(const bcop_layer *layer, float *stored) {
@@ -190,7 +278,7 @@ static void store(const bcop_layer *layer, float *stored) {
         for (int i = 0; i < c->c_in; i++)
             for (int o = 0; o < c->c_out; o++)
                 stored[((long)o * c->c_in + i) * taps + t] =
-                    c->forward[(t * c->c_in + i) * c->c_out + o];
+                    c->taps[(t * c->c_in + i) * c->c_out + o];
 }
 
 static void load(bcop_layer *layer, const float *stored) {
@@ -199,91 +287,58 @@ static void load(bcop_layer *layer, const float *stored) {
     for (long t = 0; t < taps; t++)
         for (int i = 0; i < c->c_in; i++)
             for (int o = 0; o < c->c_out; o++)
-                c->forward[(t * c->c_in + i) * c->c_out + o] =
+                c->taps[(t * c->c_in + i) * c->c_out + o] =
                     stored[((long)o * c->c_in + i) * taps + t];
-    reverse(c);
+    pack(c);
 }
 
 /* ---- applying it ---- */
 
-static bcop_window input_map(const conv_state *c) {
-    return (bcop_window){c->height, c->width, c->c_in, c->k, c->k / 2, c->zero_pad};
-}
-
-static bcop_window output_map(const conv_state *c) {
-    return (bcop_window){c->height, c->width, c->c_out, c->k, c->k - 1 - c->k / 2, c->zero_pad};
-}
-
-static long larger(long a, long b) {
-    return a > b ? a : b;
-}
-
-/* Scratch: the rows of either direction (at least a pixel of sums), the padded output gradient, and
-   the unshuffled input gradient. */
-static long rows_scratch(const bcop_window *in, const bcop_window *out, int n) {
-    return larger(larger(bcop_window_rows(in, n), bcop_window_rows(out, n)), out->channels);
-}
-
+/* Scratch: one padded image of the output's gradient. */
 static long scratch(const bcop_layer *layer, int n) {
-    const conv_state *c = layer->state;
-    const bcop_window in = input_map(c), out = output_map(c);
-    return rows_scratch(&in, &out, n) + n * bcop_window_padded(&out) +
-           (c->stride > 1 ? n * bcop_shape_size(layer->in) : 0);
+    (void)n;
+    const bcop_window out = output_map(layer->state);
+    return bcop_window_padded(&out);
 }
 
 static void forward(const bcop_layer *layer, int n, const float *x, float *y, const bcop_tape *tape,
                     float *scratch) {
+    (void)scratch;
     const conv_state *c = layer->state;
-    const bcop_window m = input_map(c);
+    const bcop_window in = input_map(c);
+    const bcop_direct d = forward_windows(c);
+    const bcop_parameter *bias = bcop_layer_bias(layer);
     for (int i = 0; i < n; i++) {
         float *padded = tape->saved + i * layer->saved;
-        bcop_window_pad(&m, c->stride, x + i * bcop_shape_size(layer->in), padded);
-    }
-    bcop_layer_fill_bias(layer, (long)n * c->height * c->width, c->c_out, y);
-    bcop_window_correlate(&m, n, tape->saved, c->forward, c->c_out, 1, y, scratch);
-}
-
-/* Sums over pixels: each image by itself first, which keeps the rounding of long sums down. */
-static void sum_pixels(int n, int pixels, int channels, const float *gy, float *sum, float *image) {
-    memset(sum, 0, (size_t)channels * sizeof *sum);
-    for (int i = 0; i < n; i++) {
-        memset(image, 0, (size_t)channels * sizeof *image);
-        for (int p = 0; p < pixels; p++, gy += channels)
-            for (int ch = 0; ch < channels; ch++)
-                image[ch] += gy[ch];
-        for (int ch = 0; ch < channels; ch++)
-            sum[ch] += image[ch];
+        bcop_window_pad(&in, x + i * bcop_shape_size(layer->in), padded);
+        bcop_direct_correlate(&d, padded, c->forward, bias ? bias->value : NULL,
+                              y + i * bcop_shape_size(layer->out));
     }
 }
 
 static void slope(const bcop_layer *layer, int n, const bcop_tape *tape, const float *gy,
                   float *lane_gradient, float *scratch) {
     const conv_state *c = layer->state;
-    const bcop_window in = input_map(c);
-    const int pixels = c->height * c->width, depth = c->k * c->k * c->c_in;
-    bcop_window_slope(&in, n, tape->saved, gy, c->c_out, lane_gradient, scratch);
-    if (bcop_layer_bias(layer))
-        sum_pixels(n, pixels, c->c_out, gy, lane_gradient + (long)depth * c->c_out, scratch);
+    const bcop_direct windows = forward_windows(c);
+    const long kernel = (long)c->k * c->k * c->c_in * c->c_out;
+    (void)scratch;
+    bcop_direct_slope(&windows, n, tape->saved, layer->saved, gy, bcop_shape_size(layer->out),
+                      lane_gradient, bcop_layer_bias(layer) ? lane_gradient + kernel : NULL);
 }
 
 static void backward(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy, float *gx,
                      float *scratch) {
     (void)tape;
     const conv_state *c = layer->state;
-    const bcop_window in = input_map(c), out = output_map(c);
-    const int pixels = c->height * c->width;
-    float *padded = scratch + rows_scratch(&in, &out, n),
-          *unshuffled = padded + n * bcop_window_padded(&out);
+    const long out = bcop_shape_size(layer->out), in = bcop_shape_size(layer->in);
+    const bcop_direct adjoint = adjoint_windows(c);
+    const bcop_window map = output_map(c);
     for (int i = 0; i < n; i++) {
-        bcop_window_pad(&out, 1, gy + (long)i * pixels * c->c_out,
-                        padded + i * bcop_window_padded(&out));
+        bcop_window_pad(&map, gy + i * out, scratch);
+        for (int dy = 0; dy < c->stride; dy++)
+            bcop_direct_correlate(&adjoint, scratch, c->adjoint + dy * bcop_direct_packed(&adjoint),
+                                  NULL, gx + i * in + dy * adjoint.out_down / c->stride);
     }
-    float *to = c->stride > 1 ? unshuffled : gx;
-    bcop_window_correlate(&out, n, padded, c->adjoint, c->c_in, 0, to, scratch);
-    if (c->stride > 1)
-        for (int i = 0; i < n; i++)
-            bcop_window_shuffle(&in, c->stride, unshuffled + i * bcop_shape_size(layer->in),
-                                gx + i * bcop_shape_size(layer->in));
 }
 
 /* ---- the bound ---- */
@@ -299,7 +354,7 @@ static void phase_column(const conv_state *c, int p, int height, int j, double c
     memset(out, 0, (size_t)m * (size_t)tall * sizeof *out);
     for (int i = 0; i < c->k; i++) {
         const double complex w = phase(p * (long)i % height, height);
-        const float *k = c->forward + ((long)i * c->k + j) * m * tall;
+        const float *k = c->taps + ((long)i * c->k + j) * m * tall;
         for (int in = 0; in < c->c_in; in++)
             for (int o = 0; o < c->c_out; o++, k++)
                 out[c->c_in >= c->c_out ? (long)in * m + o : (long)o * m + in] += w * (double)*k;
@@ -322,7 +377,7 @@ static double bound(const bcop_layer *layer, double *work) {
     for (long t = 0; t < (long)c->k * c->k; t++) {
         double sum = 0;
         for (long i = 0; i < tap; i++)
-            sum += pow((double)c->forward[t * tap + i], 2);
+            sum += pow((double)c->taps[t * tap + i], 2);
         taps_norm += sqrt(sum);
     }
     /* Each entry of A is a sum of k^2 products of a weight and two computed phases. */

@@ -1,41 +1,31 @@
-/* Convolution of maps by windows: pad, gather the k x k windows as rows (im2row), one product.
+/* Windows of a convolution over a map NHWC: its borders, and the map as bcop_direct sees it.
  *
- * All maps are NHWC, stride 1. What a layer's stride asks for is pixel-unshuffle on the way in and
- * its inverse on the way out. All functions are Local and allocate nothing. */
+ * A layer of stride s is pixel-unshuffle by s and a kernel of side k/s on s^2 times the channels,
+ * which is the same sum as a kernel of side k whose windows stand s pixels apart, padded by whole
+ * strides. That is how it is computed: nothing is unshuffled. All functions are Local and allocate
+ * nothing. */
 #ifndef BCOP_NN_WINDOW_H
 #define BCOP_NN_WINDOW_H
 
+#include "nn/direct.h"
+
 #include <stdbool.h>
 
-/* A map and the windows over it: window (y, x) covers the rows y - before .. y - before + k - 1 of
- * the map, and columns alike; outside of it the map repeats (cyclic) or is zero. */
+/* A map and the windows over it: window (y, x) covers the rows y stride - before .. y stride -
+ * before + k - 1 of the map, and columns alike; outside of it the map repeats (cyclic) or is zero.
+ * The stride divides height, width, k and before. */
 typedef struct bcop_window {
-    int height, width, channels, k, before;
+    int height, width, channels, k, stride, before;
     bool zero;
 } bcop_window;
 
-/* Floats of one padded map [height + k - 1][width + k - 1][channels]. */
+/* Floats of one padded map [height + k - stride][width + k - stride][channels]. */
 long bcop_window_padded(const bcop_window *w);
 
-/* Floats of the rows that correlate and slope gather at a time, for n images. */
-long bcop_window_rows(const bcop_window *w, int n);
+/* One image x[height][width][channels] into a padded map. */
+void bcop_window_pad(const bcop_window *w, const float *x, float *padded);
 
-/* x[height s][width s][channels / s^2] by pixel-unshuffle (sub-pixel (dy, dx) of channel c becomes
- * channel c s^2 + dy s + dx) into a padded map. */
-void bcop_window_pad(const bcop_window *w, int s, const float *x, float *padded);
-
-/* Pixel-shuffle, the inverse: from[height][width][channels] to x[height s][width s][channels /
- * s^2]. */
-void bcop_window_shuffle(const bcop_window *w, int s, const float *from, float *x);
-
-/* Cross-correlation: y[n][height][width][c_out] = beta y + windows of n padded maps times
- * kernel[k][k][channels][c_out]. */
-void bcop_window_correlate(const bcop_window *w, int n, const float *padded, const float *kernel,
-                           int c_out, float beta, float *y, float *rows);
-
-/* Its derivative by the kernel: g[k][k][channels][c_out] = windows^T gy[n][height][width][c_out].
- */
-void bcop_window_slope(const bcop_window *w, int n, const float *padded, const float *gy, int c_out,
-                       float *g, float *rows);
+/* The windows of a padded map, each giving outputs of y[height/stride][width/stride][outputs]. */
+bcop_direct bcop_window_direct(const bcop_window *w, int outputs);
 
 #endif
