@@ -22,7 +22,7 @@ static void plan(answers *a, const bcop_network *n, bcop_arena *arena) {
 /* Runs are dealt to the ranks in turn. */
 static void answer(bcop_network *n, answers *a) {
     const bcop_comm *comm = n->evaluator.comm;
-    const long size = bcop_shape_size(n->model->in), run = n->model->run;
+    const long size = bcop_shape_size(n->model->in), run = n->model->group;
     for (long first = comm->rank * run; first < a->count; first += comm->size * run) {
         const int images = (int)(a->count - first < run ? a->count - first : run);
         for (int i = 0; i < images; i++)

@@ -11,17 +11,18 @@
 enum { BISECTIONS = 16 };
 
 void bcop_attack_plan(bcop_attack *a, bcop_arena *arena) {
-    const int run = a->model->run;
+    const int group = a->model->group;
     const long size = bcop_shape_size(a->model->in), count = bcop_dataset_count(a->dataset);
-    a->x = bcop_arena_floats(arena, run * size);
-    a->point = bcop_arena_floats(arena, run * size);
-    a->found = bcop_arena_floats(arena, run * size);
-    a->right = bcop_arena_floats(arena, run * size);
-    a->gz = bcop_arena_floats(arena, (long)run * a->model->classes);
+    a->x = bcop_arena_floats(arena, group * size);
+    a->point = bcop_arena_floats(arena, group * size);
+    a->found = bcop_arena_floats(arena, group * size);
+    a->right = bcop_arena_floats(arena, group * size);
+    a->slope = bcop_arena_floats(arena, group * size);
+    a->gz = bcop_arena_floats(arena, (long)group * a->model->classes);
     a->wish = bcop_arena_take(arena, size, sizeof(double));
-    a->margin = bcop_arena_take(arena, run, sizeof(double));
-    a->label = bcop_arena_take(arena, run, sizeof(int));
-    a->who = bcop_arena_take(arena, run, sizeof(int));
+    a->margin = bcop_arena_take(arena, group, sizeof(double));
+    a->label = bcop_arena_take(arena, group, sizeof(int));
+    a->who = bcop_arena_take(arena, group, sizeof(int));
     a->least = bcop_arena_take(arena, 2 * count, sizeof(double));
     a->distance = a->least ? a->least + count : NULL;
 }
@@ -181,7 +182,7 @@ static void search(bcop_attack *a, const bcop_attack_rule *rule, long first, int
         note(a, m, least, distance);
         if (t == steps)
             return;
-        const float *g = bcop_model_backward_input(a->model, m, a->gz);
+        bcop_model_backward_input(a->model, m, a->gz, a->slope);
         int left = 0;
         for (int k = 0; k < m; k++) {
             const int i = a->who[k];
@@ -190,7 +191,7 @@ static void search(bcop_attack *a, const bcop_attack_rule *rule, long first, int
             float *point = a->point + left * size;
             memmove(point, a->point + k * size, (size_t)size * sizeof *point);
             step_along(rule, rule->eps * (1 - (double)t / steps), size, a->x + i * size,
-                       g + k * size, a->wish, point);
+                       a->slope + k * size, a->wish, point);
             a->who[left++] = i;
         }
         m = left;
@@ -231,17 +232,17 @@ void bcop_attack_images(bcop_attack *a, const bcop_attack_rule *rule, long first
 }
 
 void bcop_attack_run(bcop_attack *a, const bcop_attack_rule *rule) {
-    const long count = bcop_dataset_count(a->dataset), run = a->model->run;
+    const long count = bcop_dataset_count(a->dataset), group = a->model->group;
     const long size = bcop_shape_size(a->model->in);
     memset(a->least, 0, 2 * (size_t)count * sizeof(double));
-    for (long i = a->comm->rank; i * run < count; i += a->comm->size) {
-        const long left = count - i * run;
-        const int n = (int)(left < run ? left : run);
+    for (long i = a->comm->rank; i * group < count; i += a->comm->size) {
+        const long left = count - i * group;
+        const int n = (int)(left < group ? left : group);
         for (int k = 0; k < n; k++) {
-            bcop_dataset_read(a->dataset, i * run + k, a->x + k * size);
-            a->label[k] = bcop_dataset_label(a->dataset, i * run + k);
+            bcop_dataset_read(a->dataset, i * group + k, a->x + k * size);
+            a->label[k] = bcop_dataset_label(a->dataset, i * group + k);
         }
-        bcop_attack_images(a, rule, i * run, n, a->least + i * run, a->distance + i * run);
+        bcop_attack_images(a, rule, i * group, n, a->least + i * group, a->distance + i * group);
     }
     bcop_comm_merge(a->comm, a->least, 2 * count);
 }

@@ -11,8 +11,8 @@
  * looked for by bisection: what a certificate must stand up to is its distance.
  *
  * What an attack finds is an upper bound of the accuracy under attack, as a certificate is a lower
- * one. Random numbers are keyed by image and restart, and images are cut into the same runs on any
- * number of ranks, so the result does not depend on it. */
+ * one. Random numbers are keyed by image and restart, and images are cut into the same groups on
+ * any number of ranks, so the result does not depend on it. */
 #ifndef BCOP_TRAIN_ATTACK_H
 #define BCOP_TRAIN_ATTACK_H
 
@@ -31,12 +31,12 @@ typedef struct bcop_attack {
     const bcop_comm *comm;
     bcop_model *model;           /* not owned */
     const bcop_dataset *dataset; /* not owned */
-    float *x;                    /* [run][in] the images */
-    float *point;                /* [run][in] where the search stands */
-    float *found, *right;  /* [run][in] the nearest wrong answers, and right ones before them */
-    float *gz;             /* [run][classes] */
-    double *wish, *margin; /* [in], [run] */
-    int *label, *who;      /* [run] */
+    float *x;                    /* [group][in] the images */
+    float *point;                /* [group][in] where the search stands */
+    float *found, *right;  /* [group][in] the nearest wrong answers, and right ones before them */
+    float *gz, *slope;     /* [group][classes], [group][in] */
+    double *wish, *margin; /* [in], [group] */
+    int *label, *who;      /* [group] */
     /* After a run, of every example, on every rank: */
     double *least;    /* [count] the least margin seen */
     double *distance; /* [count] of the nearest wrong answer, infinite without one; follows least */
@@ -45,11 +45,11 @@ typedef struct bcop_attack {
 /* Takes the memory, in both passes of the arena, after comm, model and dataset are set. Local. */
 void bcop_attack_plan(bcop_attack *attack, bcop_arena *arena);
 
-/* Attacks every example of the dataset that is answered rightly; runs are dealt to the ranks in
+/* Attacks every example of the dataset that is answered rightly; groups are dealt to the ranks in
  * turn. Others have distance 0. Collective. */
 void bcop_attack_run(bcop_attack *attack, const bcop_attack_rule *rule);
 
-/* The same for n <= run images attack->x[n][in] with attack->label[n], the examples first ...
+/* The same for n <= group images attack->x[n][in] with attack->label[n], the examples first ...
  * first + n - 1, into least[n] and distance[n]. Local. */
 void bcop_attack_images(bcop_attack *attack, const bcop_attack_rule *rule, long first, int n,
                         double *least, double *distance);
