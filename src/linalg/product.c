@@ -21,23 +21,23 @@ typedef void product(int m, int n, int k, float alpha, const float *a, const flo
                      float *c);
 
 static void by_rows(product *multiply, int rows, int unit, int n, int k, const float *a,
-                    const float *b, float beta, float *c) {
+                    const float *b, float *c) {
     const double small = 1e6; /* OpenBLAS: interface/gemm.c and kernel/x86_64/sgemm_small_* */
     const int whole = rows - rows % unit;
     const int piece = (double)unit * n * k > small && whole > 0 ? whole : unit;
     for (int done = 0; done < rows; done += piece)
-        multiply(rows - done < piece ? rows - done : piece, n, k, 1, a + (long)done * k, b, beta,
+        multiply(rows - done < piece ? rows - done : piece, n, k, 1, a + (long)done * k, b, 0,
                  c + (long)done * n);
 }
 
 void bcop_product_nn_rows(int rows, int unit, int n, int k, const float *a, const float *b,
-                          float beta, float *c) {
-    by_rows(bcop_product_nn, rows, unit, n, k, a, b, beta, c);
+                          float *c) {
+    by_rows(bcop_product_nn, rows, unit, n, k, a, b, c);
 }
 
 void bcop_product_nt_rows(int rows, int unit, int n, int k, const float *a, const float *b,
-                          float beta, float *c) {
-    by_rows(bcop_product_nt, rows, unit, n, k, a, b, beta, c);
+                          float *c) {
+    by_rows(bcop_product_nt, rows, unit, n, k, a, b, c);
 }
 
 void bcop_product_tn(int m, int n, int k, float alpha, const float *a, const float *b, float beta,

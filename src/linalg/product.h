@@ -13,14 +13,14 @@ void bcop_product_nn(int m, int n, int k, float alpha, const float *a, const flo
 void bcop_product_nt(int m, int n, int k, float alpha, const float *a, const float *b, float beta,
                      float *c);
 
-/* c[rows][n] = a[rows][k] b[k][n] + beta c, and with b[n][k]^T. A row has the same bits whatever
+/* c[rows][n] = a[rows][k] b[k][n], and with b[n][k]^T. A row has the same bits whatever
  * `rows` is: the library has other kernels for small products (m n k <= 10^6), so where a unit is
  * one of these the product is taken unit by unit, elsewhere at once; what is left over beyond whole
  * units goes by itself. */
 void bcop_product_nn_rows(int rows, int unit, int n, int k, const float *a, const float *b,
-                          float beta, float *c);
+                          float *c);
 void bcop_product_nt_rows(int rows, int unit, int n, int k, const float *a, const float *b,
-                          float beta, float *c);
+                          float *c);
 
 /* c[m][n] = alpha a[k][m]^T b[k][n] + beta c */
 void bcop_product_tn(int m, int n, int k, float alpha, const float *a, const float *b, float beta,

@@ -58,6 +58,8 @@ typedef struct bcop_layer {
 typedef struct bcop_tape {
     float *saved; /* [n][saved] */
     float *input; /* [n][in] flattened inputs, of a factored layer */
+    float *image; /* [n][cols] left U of a factored layer: what its product gives on the tall side's
+                     factor, in forward or in backward */
 } bcop_tape;
 
 struct bcop_layer_kind {
@@ -127,8 +129,5 @@ long bcop_layer_stored_count(const bcop_layer *layer);
 
 /* The parameter "<layer name>/bias", or NULL. */
 bcop_parameter *bcop_layer_bias(const bcop_layer *layer);
-
-/* y[rows][channels] = bias in every row (zeros without a bias): what products then add to. */
-void bcop_layer_fill_bias(const bcop_layer *layer, long rows, int channels, float *y);
 
 #endif

@@ -52,6 +52,7 @@ static bcop_status plan(bcop_layer *layer) {
         layer->batch > 0 && (double)layer->batch * (d->in + d->out) <= 2.0 * d->in * d->out;
     layer->input_left = d->in >= d->out;
     layer->parameter[0].factored = layer->factored;
+    layer->parameter[0].depth = layer->factored ? layer->batch : 0;
     if (layer->factored)
         layer->parameter[0].bundle++; /* not with the bias */
     else
@@ -79,6 +80,17 @@ static float *input_of(const bcop_layer *layer, const bcop_tape *tape) {
     return layer->factored ? tape->input : tape->saved;
 }
 
+/* y = product + bias, in place too. */
+static void add_bias(const bcop_layer *layer, int n, const float *product, float *y) {
+    const dense_state *d = layer->state;
+    const bcop_parameter *bias = bcop_layer_bias(layer);
+    if (!bias && product == y)
+        return;
+    for (long i = 0; i < n; i++)
+        for (int j = 0; j < d->out; j++)
+            y[i * d->out + j] = product[i * d->out + j] + (bias ? bias->value[j] : 0);
+}
+
 static void forward(const bcop_layer *layer, int n, const float *x, float *y, const bcop_tape *tape,
                     float *scratch) {
     (void)scratch;
@@ -86,12 +98,13 @@ static void forward(const bcop_layer *layer, int n, const float *x, float *y, co
     float *flat = input_of(layer, tape);
     for (int i = 0; i < n; i++)
         flatten(layer->in, x + (long)i * d->in, flat + (long)i * d->in);
-    bcop_layer_fill_bias(layer, n, d->out, y);
     const float *u = layer->parameter[0].value;
+    float *product = layer->factored && layer->input_left ? tape->image : y;
     if (d->in >= d->out)
-        bcop_product_nn_rows(n, layer->run, d->out, d->in, flat, u, 1, y);
+        bcop_product_nn_rows(n, layer->run, d->out, d->in, flat, u, product);
     else
-        bcop_product_nt_rows(n, layer->run, d->out, d->in, flat, u, 1, y);
+        bcop_product_nt_rows(n, layer->run, d->out, d->in, flat, u, product);
+    add_bias(layer, n, product, y);
 }
 
 static long scratch(const bcop_layer *layer, int n) {
@@ -120,17 +133,16 @@ static void slope(const bcop_layer *layer, int n, const bcop_tape *tape, const f
 
 static void backward(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy, float *gx,
                      float *scratch) {
-    (void)tape;
     const dense_state *d = layer->state;
     const float *u = layer->parameter[0].value;
-    const bool flat = layer->in.height * layer->in.width == 1;
-    float *to = flat ? gx : scratch;
+    const bool image = layer->factored && !layer->input_left;
+    float *to = image ? tape->image : layer->in.height * layer->in.width == 1 ? gx : scratch;
     if (d->in >= d->out)
-        bcop_product_nt_rows(n, layer->run, d->in, d->out, gy, u, 0, to);
+        bcop_product_nt_rows(n, layer->run, d->in, d->out, gy, u, to);
     else
-        bcop_product_nn_rows(n, layer->run, d->in, d->out, gy, u, 0, to);
-    for (int i = 0; !flat && i < n; i++)
-        unflatten(layer->in, scratch + (long)i * d->in, gx + (long)i * d->in);
+        bcop_product_nn_rows(n, layer->run, d->in, d->out, gy, u, to);
+    for (int i = 0; to != gx && i < n; i++)
+        unflatten(layer->in, to + (long)i * d->in, gx + (long)i * d->in);
 }
 
 static void pull(bcop_layer *layer, const float *sum) {

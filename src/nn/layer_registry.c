@@ -27,13 +27,3 @@ bcop_parameter *bcop_layer_bias(const bcop_layer *layer) {
         layer->parameters ? &layer->parameter[layer->parameters - 1] : NULL;
     return last && !last->orthonormal ? (bcop_parameter *)last : NULL;
 }
-
-void bcop_layer_fill_bias(const bcop_layer *layer, long rows, int channels, float *y) {
-    const bcop_parameter *bias = bcop_layer_bias(layer);
-    const size_t bytes = (size_t)channels * sizeof *y;
-    if (!bias)
-        memset(y, 0, (size_t)rows * bytes);
-    else
-        for (long i = 0; i < rows; i++)
-            memcpy(y + i * channels, bias->value, bytes);
-}

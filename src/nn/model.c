@@ -73,11 +73,12 @@ static bcop_status create(bcop_model *m, const bcop_node *list, const bcop_node 
         return bcop_config_fail(list, "at most 100 layers (got %d)", list->count);
     m->layer = calloc((size_t)list->count, sizeof *m->layer);
     m->parameter = calloc((size_t)list->count * BCOP_LAYER_PARAMETERS_MAX, sizeof *m->parameter);
-    m->input = calloc(3 * (size_t)list->count, sizeof *m->input);
+    m->input = calloc(4 * (size_t)list->count, sizeof *m->input);
     if (!m->layer || !m->parameter || !m->input)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for the model");
     m->slope = m->input + list->count;
-    m->saved = m->slope + list->count;
+    m->image = m->slope + list->count;
+    m->saved = m->image + list->count;
     m->tail = list->count;
     BCOP_TRY(read_input(m, input, mean, std));
     bcop_shape shape = m->in;
@@ -201,8 +202,10 @@ void bcop_model_build(bcop_model *m) {
 static bcop_tape tape_of(const bcop_model *m, int i, int row, int first) {
     const bcop_layer *layer = &m->layer[i];
     bcop_tape tape = {.saved = m->saved[i] + first * layer->saved};
-    if (layer->factored)
+    if (layer->factored) {
         tape.input = m->input[i] + (row + first) * bcop_shape_size(layer->in);
+        tape.image = m->image[i] + (long)(row + first) * layer->parameter[0].cols;
+    }
     return tape;
 }
 
@@ -266,8 +269,8 @@ void bcop_model_backward(bcop_model *m, int n, int row, const float *gz) {
         if (layer->parameters > 0)
             memcpy(slope_of(m, i, row, 0), gy,
                    (size_t)(n * bcop_shape_size(layer->out)) * sizeof *gy);
-        if (i == 0)
-            break;
+        if (i == 0 && (!layer->factored || layer->input_left))
+            break; /* nobody wants it */
         float *gx = layer->kind->in_place ? gy : m->wide[1 - side];
         layer->kind->backward(layer, n, &tape, gy, gx, m->scratch);
         if (!layer->kind->in_place)

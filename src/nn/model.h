@@ -31,6 +31,7 @@ typedef struct bcop_model {
     float **input;        /* [count] of [images][in], of factored layers: their factors */
     float **slope;        /* [count] of [images][out]: gradients of their outputs, the other factor;
                              of other layers of the tail with parameters [group][out] */
+    float **image;        /* [count] of [images][cols], of factored layers: left U */
     float **saved;        /* [count] of [group][saved] */
     float *narrow[2];     /* activations of the head [run][largest] */
     float *wide[2];       /* of the tail [group][largest] */
@@ -59,7 +60,8 @@ int bcop_model_group(int run, int images);
 /* Takes the memory, in both passes of the arena: for groups of up to `group` images in runs of
  * `run`, and when training for backward. Without training the parameters' values are taken here
  * too; with it they and the factors belong to those who bring gradients to the parameters:
- * parameter->value and the factored layers' model->input and slope are set by the caller. Local. */
+ * parameter->value and the factored layers' model->input, slope and image are set by the caller.
+ * Local. */
 void bcop_model_plan(bcop_model *model, int run, int group, bool training, bcop_arena *arena);
 
 /* Makes the layers' operators from the blocks: after every change of the parameters. Local. */

@@ -66,12 +66,12 @@ static long scratch_size(const bcop_rows *rows) {
 
 static int sums(const void *options, const bcop_rows *rows) {
     const muon_options *o = options;
-    return bcop_tangent_sums(rows) + bcop_bjorck_sums(rows, o->iterations);
+    return bcop_tangent_sums(rows, 0) + bcop_bjorck_sums(rows, o->iterations);
 }
 
 static double flops(const void *options, const bcop_rows *rows) {
     const muon_options *o = options;
-    return bcop_tangent_flops(rows) + bcop_bjorck_flops(rows, o->iterations);
+    return bcop_tangent_flops(rows, 0) + bcop_bjorck_flops(rows, o->iterations);
 }
 
 static void step_on(const void *options, const bcop_step *s) {

@@ -207,7 +207,10 @@ static bcop_status update_entry(const bcop_stage *stage, bcop_stage_entry *e, do
                          .gradient = e->gradient,
                          .state = e->state,
                          .scratch = stage->scratch};
-    if (s.rows)
+    if (s.rows && p->depth > 0 && !s.rows->grid)
+        bcop_tangent_project_image(s.rows, s.value, p->depth, p->image, p->right, s.gradient,
+                                   s.scratch);
+    else if (s.rows)
         bcop_tangent_project(s.rows, s.value, s.gradient, s.scratch);
     stage->rule.optimizer->step(stage->rule.optimizer_options, &s);
     if (!s.rows)
@@ -288,7 +291,8 @@ bcop_status bcop_stage_update(bcop_stage *stage, double lr, double bias_lr, long
 static void list_sums(const bcop_stage *stage, const bcop_stage_entry *e, int iterations,
                       bcop_traffic_visitor v) {
     const bcop_optimizer_kind *optimizer = stage->rule.optimizer;
-    int sums = bcop_tangent_sums(&e->rows) + bcop_bjorck_sums(&e->rows, iterations);
+    int sums =
+        bcop_tangent_sums(&e->rows, e->parameter->depth) + bcop_bjorck_sums(&e->rows, iterations);
     if (optimizer->sums)
         sums += optimizer->sums(stage->rule.optimizer_options, &e->rows);
     v.kind = BCOP_TRAFFIC_SUMS;
@@ -330,7 +334,8 @@ double bcop_stage_flops(const bcop_stage *stage, int i, int iterations) {
     const bcop_optimizer_kind *optimizer = stage->rule.optimizer;
     if (!e->parameter->orthonormal || e->size == 0)
         return 0;
-    return bcop_tangent_flops(&e->rows) + bcop_bjorck_flops(&e->rows, iterations) +
+    return bcop_tangent_flops(&e->rows, e->parameter->depth) +
+           bcop_bjorck_flops(&e->rows, iterations) +
            (optimizer->flops ? optimizer->flops(stage->rule.optimizer_options, &e->rows) : 0);
 }
 

@@ -1,5 +1,7 @@
 #include "ortho/tangent.h"
 
+#include "linalg/product.h"
+
 long bcop_tangent_scratch(const bcop_rows *rows) {
     if (rows->grid)
         return 2 * bcop_grid_floats(rows->grid, rows->rows, rows->cols) +
@@ -7,8 +9,8 @@ long bcop_tangent_scratch(const bcop_rows *rows) {
     return (long)rows->cols * rows->cols;
 }
 
-int bcop_tangent_sums(const bcop_rows *rows) {
-    return rows->grid ? 0 : 1;
+int bcop_tangent_sums(const bcop_rows *rows, int depth) {
+    return rows->grid || depth > 0 ? 0 : 1;
 }
 
 static void project_on_grid(const bcop_rows *rows, const float *u, float *g, float *scratch) {
@@ -24,8 +26,15 @@ static void project_on_grid(const bcop_rows *rows, const float *u, float *g, flo
     bcop_grid_collect(&wide_g, g);
 }
 
-double bcop_tangent_flops(const bcop_rows *rows) {
-    return 4.0 * rows->count * rows->cols * rows->cols;
+double bcop_tangent_flops(const bcop_rows *rows, int depth) {
+    const double square = (double)rows->cols * rows->cols;
+    return depth > 0 && !rows->grid ? 2 * (rows->count + depth) * square : 4 * rows->count * square;
+}
+
+void bcop_tangent_project_image(const bcop_rows *rows, const float *u, int depth,
+                                const float *image, const float *right, float *g, float *scratch) {
+    bcop_product_inner(depth, rows->cols, image, right, scratch);
+    bcop_rows_symmetric(rows, -1, u, scratch, 1, g);
 }
 
 void bcop_tangent_project(bcop_rows *rows, const float *u, float *g, float *scratch) {

@@ -111,6 +111,8 @@ void bcop_exchange_plan(bcop_exchange *x, bcop_arena *arena) {
         const bcop_parameter *p = f->entry->parameter;
         bcop_columns_plan(&f->left, x->comm, p->rows, x->row, f->first, f->rows, arena);
         bcop_columns_plan(&f->right, x->comm, p->cols, x->row, x->zero, f->cols, arena);
+        bcop_columns_plan(&f->image, x->comm, p->cols, x->row, x->zero, f->cols, arena);
+        x->model->image[f->layer] = f->image.own;
         const bool left = x->model->layer[f->layer].input_left;
         x->model->input[f->layer] = left ? f->left.own : f->right.own;
         x->model->slope[f->layer] = left ? f->right.own : f->left.own;
@@ -139,6 +141,7 @@ static void progress(bcop_exchange *x) {
     for (int f = 0; f < x->factors; f++) {
         bcop_columns_progress(&x->factor[f].left);
         bcop_columns_progress(&x->factor[f].right);
+        bcop_columns_progress(&x->factor[f].image);
     }
 }
 
@@ -147,6 +150,7 @@ void bcop_exchange_factors(bcop_exchange *x) {
     for (int f = 0; f < x->factors; f++) {
         bcop_columns_send(&x->factor[f].left);
         bcop_columns_send(&x->factor[f].right);
+        bcop_columns_send(&x->factor[f].image);
     }
     bcop_traffic_label(before);
 }
@@ -187,9 +191,11 @@ void bcop_exchange_finish(bcop_exchange *x) {
     for (int i = 0; i < x->factors; i++) {
         bcop_exchange_factor *f = &x->factor[i];
         const float *left = bcop_columns_receive(&f->left);
-        const float *right = bcop_columns_receive(&f->right);
-        if (left && right)
-            bcop_rows_outer(&f->entry->rows, x->batch, left, right, f->entry->gradient);
+        bcop_parameter *p = f->entry->parameter;
+        p->right = bcop_columns_receive(&f->right);
+        p->image = bcop_columns_receive(&f->image);
+        if (left && p->right)
+            bcop_rows_outer(&f->entry->rows, x->batch, left, p->right, f->entry->gradient);
     }
 }
 
@@ -200,6 +206,7 @@ void bcop_exchange_list(const bcop_exchange *x, bcop_traffic_visitor v) {
     for (int i = 0; i < x->factors; i++) {
         bcop_columns_list(&x->factor[i].left, &v);
         bcop_columns_list(&x->factor[i].right, &v);
+        bcop_columns_list(&x->factor[i].image, &v);
     }
 }
 

@@ -14,13 +14,14 @@
 #include "nn/model.h"
 #include "ortho/stage.h"
 
-/* A factored layer: left^T right over the batch is the gradient of its first parameter. */
+/* A factored layer: left^T right over the batch is the gradient of its first parameter U, and image
+ * = left U. */
 typedef struct bcop_exchange_factor {
     int layer;
     bcop_stage_entry *entry; /* not owned */
     int *first, *rows;       /* [ranks]: the rows that a rank holds: columns of left */
-    int *cols;               /* [ranks]: the columns of right that it needs: all or none */
-    bcop_columns left, right;
+    int *cols; /* [ranks]: the columns of right and image that it needs: all or none */
+    bcop_columns left, right, image;
 } bcop_exchange_factor;
 
 typedef struct bcop_exchange {

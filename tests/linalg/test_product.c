@@ -193,7 +193,7 @@ static void test_transpose(void **state) {
 }
 
 typedef void (*rows_product)(int rows, int unit, int n, int k, const float *a, const float *b,
-                             float beta, float *c);
+                             float *c);
 
 /* Every row as when its unit is multiplied alone: bits that do not depend on how many rows a rank
    has. Shapes on both sides of the library's limit for small products. */
@@ -205,7 +205,7 @@ static void check_rows(rows_product multiply, product plain, int unit, int n, in
     const int units[] = {1, 2, 3, 4, 5, 8, 11};
     for (int i = 0; i < COUNT(units); i++)
         for (int rest = 0; rest <= unit / 2; rest += unit > 1 ? unit / 2 : 1) {
-            multiply(units[i] * unit + rest, unit, n, k, a, b, 0, c);
+            multiply(units[i] * unit + rest, unit, n, k, a, b, c);
             for (int first = 0; first < units[i] * unit + rest; first += unit) {
                 const int rows = first < units[i] * unit ? unit : rest;
                 plain(rows, n, k, 1, a + (long)first * k, b, 0, one);

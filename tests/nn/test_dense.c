@@ -145,6 +145,29 @@ static void check_backward(instance *t) {
     free(gx);
 }
 
+/* image = left U: the input, or the output's gradient, times the block; so U^T times the block's
+   gradient is image^T times the other factor. */
+static void check_image(instance *t) {
+    if (!t->f.layer->factored)
+        return;
+    const bcop_parameter *p = t->f.model->parameter[0];
+    const bool wide = t->in >= t->units;
+    double *expected = oracle_doubles((long)IMAGES * p->cols);
+    for (long i = 0; i < IMAGES; i++)
+        for (int j = 0; j < p->cols; j++)
+            for (int k = 0; k < p->rows; k++)
+                expected[i * p->cols + j] +=
+                    (wide ? t->flat[i * t->in + k] : (double)t->gy[i * t->units + k]) *
+                    (double)p->value[(long)k * p->cols + j];
+    expect_near(t, "image", (long)IMAGES * p->cols, expected, t->f.tape.image);
+    free(expected);
+}
+
+static void image_is_the_factor_times_the_block(void **state) {
+    (void)state;
+    for_each_layer(check_image);
+}
+
 static void backward_equals_the_definition(void **state) {
     (void)state;
     for_each_layer(check_backward);
@@ -203,6 +226,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forward_equals_the_definition),
         cmocka_unit_test(backward_equals_the_definition),
+        cmocka_unit_test(image_is_the_factor_times_the_block),
         cmocka_unit_test(stored_weight_is_the_layer),
         cmocka_unit_test(norms_are_kept_or_shrink),
     };

@@ -156,6 +156,47 @@ static void test_tangent_unrolled_projector(void **state) {
             check((uint64_t)(500 + 10 * s + k), SHAPES[s][0], SHAPES[s][1], 1);
 }
 
+/* From factors G = left^T right and image = left U: the definition in float64. */
+static void test_tangent_image(void **state) {
+    (void)state;
+    static const int shape[][3] = {{1, 1, 1}, {5, 3, 2}, {33, 33, 7}, {64, 31, 40}, {700, 100, 16}};
+    for (int k = 0; k < COUNT(shape); k++) {
+        const int rows = shape[k][0], cols = shape[k][1], depth = shape[k][2];
+        const long count = (long)rows * cols;
+        double *u = oracle_doubles(count), *g = oracle_doubles(count), *us = oracle_doubles(count);
+        double *left = oracle_doubles((long)depth * rows), *lt = oracle_doubles((long)depth * rows);
+        double *right = oracle_doubles((long)depth * cols), *s = oracle_doubles((long)cols * cols);
+        double *image = oracle_doubles((long)depth * cols);
+        float *fu = oracle_floats(count), *fg = oracle_floats(count);
+        float *fi = oracle_floats((long)depth * cols), *fr = oracle_floats((long)depth * cols);
+        float *scratch = oracle_floats(whole_tangent_scratch(rows, cols));
+        oracle_random_orthonormal((uint64_t)(k + 7), rows, cols, u);
+        oracle_random((uint64_t)(k + 17), (long)depth * rows, left);
+        oracle_random((uint64_t)(k + 27), (long)depth * cols, right);
+        oracle_transpose(depth, rows, left, lt);
+        oracle_multiply(rows, cols, depth, lt, right, g);
+        oracle_multiply(depth, cols, rows, left, u, image);
+        oracle_to_float(count, u, fu), oracle_to_float(count, g, fg);
+        oracle_to_float((long)depth * cols, image, fi);
+        oracle_to_float((long)depth * cols, right, fr);
+        inner(rows, cols, u, g, s);
+        for (int i = 0; i < cols; i++)
+            for (int j = 0; j <= i; j++)
+                s[(long)i * cols + j] = s[(long)j * cols + i] =
+                    0.5 * (s[(long)i * cols + j] + s[(long)j * cols + i]);
+        oracle_multiply(rows, cols, cols, u, s, us);
+        const double norm = oracle_frobenius(count, g);
+        whole w;
+        whole_open(&w, rows, cols);
+        bcop_tangent_project_image(&w.rows, fu, depth, fi, fr, fg, scratch);
+        whole_close(&w);
+        for (long i = 0; i < count; i++)
+            assert_true(fabs((double)fg[i] - (g[i] - us[i])) <= 1e-6 * norm);
+        free(u), free(g), free(us), free(left), free(lt), free(right), free(s), free(image);
+        free(fu), free(fg), free(fi), free(fr), free(scratch);
+    }
+}
+
 /* U^T xi is skew, projecting again changes nothing, and what is removed is U times a symmetric
  * matrix; at sizes where differences would take too long. */
 static void test_tangent_algebra(void **state) {
@@ -209,6 +250,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tangent_unrolled),
         cmocka_unit_test(test_tangent_unrolled_projector),
+        cmocka_unit_test(test_tangent_image),
         cmocka_unit_test(test_tangent_algebra),
         cmocka_unit_test(test_tangent_no_columns),
     };

@@ -70,6 +70,7 @@ nn_fixture nn_fixture_open(const nn_setting *s, uint64_t seed) {
             const bcop_layer *layer = &f.model->layer[i];
             f.model->input[i] = oracle_floats(rows_of(s) * bcop_shape_size(layer->in));
             f.model->slope[i] = oracle_floats(rows_of(s) * bcop_shape_size(layer->out));
+            f.model->image[i] = oracle_floats((long)rows_of(s) * layer->parameter[0].cols);
         }
     for (int i = 0; i < f.model->parameters; i++)
         fill(f.model->parameter[i], !s->evaluating, 1000 * seed + (uint64_t)i);
@@ -80,6 +81,7 @@ nn_fixture nn_fixture_open(const nn_setting *s, uint64_t seed) {
 static void free_tape(nn_fixture *f) {
     free(f->tape.saved);
     free(f->tape.input);
+    free(f->tape.image);
     free(f->lane);
 }
 
@@ -93,6 +95,7 @@ void nn_fixture_close(nn_fixture *f) {
         if (f->model->layer[i].factored) {
             free(f->model->input[i]);
             free(f->model->slope[i]);
+            free(f->model->image[i]);
         }
     bcop_model_free(f->model);
     bcop_arena_free(&f->arena);
@@ -183,8 +186,10 @@ float *nn_fixture_forward(nn_fixture *f, int n, const float *x) {
     free_tape(f);
     layer->run = n;
     f->tape = (bcop_tape){.saved = oracle_floats(n * layer->saved)};
-    if (layer->factored)
+    if (layer->factored) {
         f->tape.input = oracle_floats(n * bcop_shape_size(layer->in));
+        f->tape.image = oracle_floats((long)n * layer->parameter[0].cols);
+    }
     f->lane = oracle_floats(layer->lane_gradient);
     float *y = oracle_floats(n * bcop_shape_size(layer->out)), *scratch = make_scratch(layer, n);
     if (layer->kind->in_place) {

@@ -210,7 +210,7 @@ static void check_variety(const rig *r, bcop_placement placement) {
 }
 
 /* What all ranks must send so that each holder of rows of a factored block has their columns of the
-   left factor, and the right one, of the images that are not its own. */
+   left factor, and the right one and the image, of the images that are not its own. */
 static double factor_bytes(const rig *r) {
     double floats = 0;
     for (int i = 0; i < r->stage.count; i++) {
@@ -220,7 +220,7 @@ static double factor_bytes(const rig *r) {
             const int own = bcop_lanes_run(LANES, comm.size, n).count * RUN;
             const long held = e->offset ? e->offset[n + 1] - e->offset[n] : bcop_parameter_size(p);
             if (held > 0)
-                floats += (BATCH - own) * ((double)held / p->cols + p->cols);
+                floats += (BATCH - own) * ((double)held / p->cols + 2 * p->cols);
         }
     }
     return floats * sizeof(float);
