@@ -6,7 +6,7 @@ import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.environ["BCOP_SOURCE_DIR"], "tests", "support"))
-from cluster import (every_step_once, job, logs, long_config, run, shorten, start_slurm,  # noqa: E402
+from cluster import (every_step_once, interrupted, job, logs, long_config, run, shorten, start_slurm,  # noqa: E402
                      submit, until, wait_for, wait_for_step)
 from program import SOURCE, bcop, config, hashes, main, metrics  # noqa: E402
 
@@ -47,7 +47,7 @@ def check_hostile_names():
     number, = submit("--", "train", f"a {path}", "--max-steps", 5, "--run", f"runs/{HOSTILE}x",
                      shape=(1, 2))
     task, = wait_for(number)
-    assert task["JobName"].startswith("bcop-it_s__a___touch_owned_"), task["JobName"]
+    assert task["JobName"].startswith("bcop-it_s__a____touch_owned_"), task["JobName"]
     assert metrics(f"runs/{HOSTILE}x")[-1]["step"] == 5
     assert sorted(os.listdir(".")) == [f"a {path}", "runs"], os.listdir(".")
     for option, value in (("--name", "a b"), ("--name", "$(x)"), ("--name", "-x"), ("--name", "a\nb"),
@@ -75,26 +75,20 @@ def check_an_array_of_seeds():
     assert abs(summary["clean"]["mean"] - sum(clean) / 3) < 1e-12
 
 
-def interrupted(name, stop, *options):
-    """A job that `stop` interrupts once it is under way, then one that is short enough to finish."""
-    path, folder = long_config(name), f"checkpoints/{name}"
-    numbers = submit(*options, "--", "train", path)
-    wait_for_step(folder, 20)
-    stop(numbers[0])
-    until(lambda: os.path.exists(f"{folder}/latest"), 60)
-    return numbers, folder, shorten(path, folder)
-
-
 def usr1(number):
     run("scancel", "--batch", "--signal=USR1", number)
 
 
-def check_usr1_leads_to_a_requeue():
-    (number,), folder, steps = interrupted("requeued", usr1)
-    task, = wait_for(number)
+def check_the_time_limit_leads_to_a_requeue():
+    numbers, folder, steps = interrupted("limited", None, "--grace", 45, time_limit="1")
+    task, = wait_for(numbers[0])
     assert task["Restarts"] == "1", task
     every_step_once(folder, steps)
     assert "asking the ranks to save a checkpoint" in logs() and "is requeued" in logs()
+    first, second = bcop("status", folder, "--json").json["attempts"]
+    assert (first["code"], second["code"]) == (75, 0), (first, second)
+    assert first["job"] == second["job"] == str(numbers[0]) and first["step"] == 0
+    assert second["step"] == first["end_step"] == first["steps"], (first, second)
 
 
 def check_scontrol_requeue_loses_nothing_saved():

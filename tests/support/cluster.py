@@ -60,9 +60,10 @@ def start_slurm(nodes=2):
     return folder
 
 
-def submit(*arguments, shape=(2, 2), time_limit="10", code=0):
+def submit(*arguments, shape=(2, 2), time_limit="10", code=0, cancel=True):
     """Submits with bcop-slurm; the numbers of the jobs. What a failed check has left is cancelled."""
-    run("scancel", "--user", str(os.getuid()), code=None)
+    if cancel:
+        run("scancel", "--user", str(os.getuid()), code=None)
     done = run(BCOP_SLURM, "--nodes", shape[0], "--ranks-per-node", shape[1], "--time", time_limit,
                *arguments, code=code)
     return [int(x) for x in done.stdout.split()] if code == 0 else done
@@ -139,3 +140,15 @@ def every_step_once(folder, steps):
     trained = [x["step"] for x in metrics(folder) if x["kind"] == "train"]
     assert trained == list(range(1, steps + 1)), (len(trained), steps)
     assert bcop("status", folder, "--json").json["state"] == "finished"
+
+
+def interrupted(name, stop, *options, **more):
+    """A job that `stop(its number)` interrupts once it is under way (None: something else does), then
+    one that is short enough to finish. Numbers of the jobs, the run's folder, its steps."""
+    path, folder = long_config(name), f"checkpoints/{name}"
+    numbers = submit(*options, "--", "train", path, **more)
+    wait_for_step(folder, 20)
+    if stop:
+        stop(numbers[0])
+    until(lambda: os.path.exists(f"{folder}/latest"), 90)
+    return numbers, folder, shorten(path, folder)
