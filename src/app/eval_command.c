@@ -1,15 +1,15 @@
 /* bcop eval and bcop certify. */
 #include "app/arguments.h"
+#include "app/certify_report.h"
 #include "app/command.h"
 #include "app/json.h"
 #include "app/network.h"
 #include "base/log.h"
 
-#include <stdio.h>
 #include <string.h>
 
 typedef struct arguments {
-    const char *checkpoint, *split, *data, *eps, *per_image;
+    const char *checkpoint, *split, *data, *eps, *per_image, *curve;
     bool json;
 } arguments;
 
@@ -19,15 +19,8 @@ static bcop_status print_json(const bcop_network *n, const arguments *a, const b
                             "step", (json_int_t)n->snapshot.progress.step, "epoch",
                             (json_int_t)n->snapshot.progress.epoch, "split", a->split, "examples",
                             (json_int_t)v->examples, "loss", v->loss, "clean", v->clean);
-    if (out && a->eps) {
-        json_t *certified = json_object();
-        for (int i = 0; i < eps->count; i++)
-            json_object_set_new(certified, eps->text[i], json_real(v->certified[i]));
-        json_object_set_new(out, "certified", certified);
-        json_object_set_new(out, "lipschitz", json_real(v->lipschitz));
-        json_object_set_new(out, "input_scale", json_real(bcop_model_input_scale(n->model)));
-        json_object_set_new(out, "rounding", json_null());
-    }
+    if (out && a->eps)
+        bcop_certify_report_json(n, eps, v->clean, out);
     return bcop_json_print(out);
 }
 
@@ -36,29 +29,38 @@ static void print_text(const bcop_network *n, const arguments *a, const bcop_rea
     bcop_log_info("%s (step %ld), %s, %ld images", n->snapshot.folder, n->snapshot.progress.step,
                   a->split, v->examples);
     bcop_log_info("loss %.4f  clean accuracy %.2f%%", v->loss, 100 * v->clean);
-    if (!a->eps)
-        return;
-    bcop_log_info("proven Lipschitz bound %.9f (input scale %g)", v->lipschitz,
-                  bcop_model_input_scale(n->model));
-    for (int i = 0; i < eps->count; i++)
-        bcop_log_info("certified at L2 radius %-8s %.2f%%", eps->text[i], 100 * v->certified[i]);
-    bcop_log_info("(margins are those of the float32 forward pass)");
+    if (a->eps)
+        bcop_certify_report_text(n, eps, v->clean);
 }
 
-/* index, label, margin, and the radius within which the answer provably stays right. */
-static bcop_status write_images(const bcop_network *n, const char *path, double lipschitz) {
-    FILE *out = fopen(path, "w");
-    if (!out)
-        return bcop_status_errno(BCOP_CANNOT_CREATE, "%s", path);
-    fputs("index,label,correct,margin,radius\n", out);
-    const bcop_evaluator *e = &n->evaluator;
-    for (long i = 0; i < bcop_dataset_count(e->dataset); i++) {
-        fprintf(out, "%ld,%d,%d,%.17g,%.17g\n", i, bcop_dataset_label(e->dataset, i),
-                e->margin[i] > 0, e->margin[i], bcop_evaluate_radius(lipschitz, e->margin[i]));
-    }
-    if (fclose(out) != 0)
-        return bcop_status_errno(BCOP_IO, "%s", path);
+/* Hashes and finiteness (by loading), and the operators against their blocks. Collective. */
+static bcop_status verify(bcop_network *n, const bcop_comm *comm) {
+    BCOP_TRY(bcop_checkpoint_load(&n->checkpoint, &n->snapshot, BCOP_PART_BLOCK));
+    return bcop_comm_agree(comm, bcop_network_compare(n));
+}
+
+static bcop_status report(const bcop_network *n, const arguments *a, const bcop_reals *eps,
+                          const bcop_evaluation *v) {
+    if (a->per_image)
+        BCOP_TRY(bcop_certify_report_images(n, a->per_image));
+    if (a->curve)
+        BCOP_TRY(bcop_certify_report_curve(n, a->curve));
+    if (a->json)
+        return print_json(n, a, eps, v);
+    print_text(n, a, eps, v);
     return BCOP_OK;
+}
+
+static bcop_status examine(bcop_network *n, const bcop_comm *comm, const arguments *a,
+                           const bcop_reals *eps) {
+    if (a->eps)
+        BCOP_TRY(verify(n, comm));
+    bcop_evaluation v;
+    bcop_evaluate_run(&n->evaluator, eps, &v, NULL, NULL);
+    BCOP_TRY(bcop_network_check_bound(v.lipschitz));
+    if (a->eps)
+        bcop_certify_run(&n->certifier);
+    return bcop_comm_agree(comm, comm->rank == 0 ? report(n, a, eps, &v) : BCOP_OK);
 }
 
 static bcop_status run_on(const bcop_comm *comm, const arguments *a) {
@@ -67,18 +69,7 @@ static bcop_status run_on(const bcop_comm *comm, const arguments *a) {
         BCOP_TRY(bcop_arguments_eps(a->eps, &eps));
     bcop_network n;
     BCOP_TRY(bcop_network_open(comm, a->checkpoint, a->split, a->data, &n));
-    bcop_evaluation v;
-    bcop_evaluate_run(&n.evaluator, &eps, &v, NULL, NULL);
-    bcop_status status = bcop_network_check_bound(v.lipschitz);
-    if (status == BCOP_OK && comm->rank == 0) {
-        if (a->json)
-            status = print_json(&n, a, &eps, &v);
-        else
-            print_text(&n, a, &eps, &v);
-        if (status == BCOP_OK && a->per_image)
-            status = write_images(&n, a->per_image, v.lipschitz);
-    }
-    status = bcop_comm_agree(comm, status);
+    const bcop_status status = examine(&n, comm, a, &eps);
     bcop_network_close(&n);
     return status;
 }
@@ -86,11 +77,14 @@ static bcop_status run_on(const bcop_comm *comm, const arguments *a) {
 static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
     const bool certify = strcmp(argv[0], "certify") == 0;
     arguments a = {.split = "test"};
-    /* The last two are certify's alone: for eval the list ends before them. */
-    const bcop_argument options[] = {
-        {"--split", &a.split, NULL, NULL},         {"--data", &a.data, NULL, NULL},
-        {"--json", NULL, &a.json, NULL},           {certify ? "--eps" : NULL, &a.eps, NULL, NULL},
-        {"--per-image", &a.per_image, NULL, NULL}, {0}};
+    /* The last three are certify's alone: for eval the list ends before them. */
+    const bcop_argument options[] = {{"--split", &a.split, NULL, NULL},
+                                     {"--data", &a.data, NULL, NULL},
+                                     {"--json", NULL, &a.json, NULL},
+                                     {certify ? "--eps" : NULL, &a.eps, NULL, NULL},
+                                     {"--per-image", &a.per_image, NULL, NULL},
+                                     {"--curve", &a.curve, NULL, NULL},
+                                     {0}};
     bcop_status status = bcop_arguments_read(argc, argv, options, "CHECKPOINT", &a.checkpoint);
     if (status == BCOP_OK && certify && !a.eps)
         status = bcop_status_fail(BCOP_USAGE, "--eps is needed, e.g. --eps 36/255,0.5");
@@ -108,7 +102,7 @@ const bcop_command bcop_command_eval = {
 const bcop_command bcop_command_certify = {
     .name = "certify",
     .usage = "CHECKPOINT --eps 36/255,0.5 [--split train|holdout|test] [--data DIR]\n"
-             "             [--per-image FILE.csv] [--json]",
+             "             [--per-image FILE.csv] [--curve FILE.csv] [--json]",
     .help = "certified accuracy: no perturbation of at most eps (L2) changes a counted answer",
     .run = run,
     .uses_mpi = true,

@@ -35,30 +35,6 @@ static double worst_defect(const bcop_layer *layer) {
     return worst;
 }
 
-/* Recomputes every operator from its blocks and compares it with the stored one. */
-static bcop_status compare_operators(bcop_network *n) {
-    bcop_model_build(n->model);
-    for (int i = 0; i < n->model->count; i++) {
-        const bcop_layer *layer = &n->model->layer[i];
-        if (!layer->kind->store)
-            continue;
-        const long size = bcop_layer_stored_count(layer);
-        float *again = malloc((size_t)size * sizeof *again);
-        if (!again)
-            return bcop_status_fail(BCOP_INTERNAL, "out of memory for %s", layer->name);
-        layer->kind->store(layer, again);
-        double worst = 0;
-        for (long k = 0; k < size; k++)
-            worst = fmax(worst, fabs((double)again[k] - (double)n->checkpoint.stored[i][k]));
-        free(again);
-        if (worst > 1e-5)
-            return bcop_status_fail(BCOP_BAD_DATA,
-                                    "%s: the stored %s differs from its blocks by %g", layer->name,
-                                    layer->kind->stored_name, worst);
-    }
-    return BCOP_OK;
-}
-
 static json_t *shape_json(bcop_shape s) {
     return json_pack("[i, i, i]", s.height, s.width, s.channels);
 }
@@ -123,7 +99,7 @@ static bcop_status examine(bcop_network *n, const arguments *a, const bcop_comm 
     for (int i = 0; status == BCOP_OK && i < n->model->count; i++)
         f.defect[i] = worst_defect(&n->model->layer[i]);
     if (status == BCOP_OK && a->verify)
-        status = bcop_comm_agree(comm, compare_operators(n));
+        status = bcop_comm_agree(comm, bcop_network_compare(n));
     if (status == BCOP_OK && comm->rank == 0) {
         if (a->json)
             status = print_json(n, &f);

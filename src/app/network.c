@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Replaces the place of the data: the folder, or for kinds that name files the split's file. */
@@ -73,6 +74,8 @@ static void plan(bcop_network *n, const bcop_comm *comm) {
                                     .loss = bcop_experiment_loss(e),
                                     .loss_options = e->loss_options};
     bcop_evaluate_plan(&n->evaluator, &n->arena);
+    n->certifier = (bcop_certifier){.comm = comm, .model = n->model, .dataset = n->dataset};
+    bcop_certify_plan(&n->certifier, &n->arena);
 }
 
 static bcop_status build(bcop_network *n, const bcop_comm *comm, const source *from) {
@@ -135,6 +138,34 @@ void bcop_network_close(bcop_network *n) {
     bcop_arena_free(&n->arena);
     bcop_experiment_free(&n->experiment);
     bcop_checkpoint_close(&n->snapshot);
+}
+
+static bcop_status compare_operator(bcop_layer *layer, const float *stored) {
+    const long size = bcop_layer_stored_count(layer);
+    float *again = malloc((size_t)size * sizeof *again + 1);
+    if (!again)
+        return bcop_status_fail(BCOP_INTERNAL, "out of memory for %s", layer->name);
+    layer->kind->store(layer, again);
+    double worst = 0;
+    for (long k = 0; k < size; k++) {
+        const double apart = fabs((double)again[k] - (double)stored[k]);
+        if (!(apart <= worst)) /* a NaN too */
+            worst = apart;
+    }
+    free(again);
+    layer->kind->load(layer, stored);
+    if (worst <= 1e-5)
+        return BCOP_OK;
+    return bcop_status_fail(BCOP_BAD_DATA, "%s: the stored %s differs from its blocks by %g",
+                            layer->name, layer->kind->stored_name, worst);
+}
+
+bcop_status bcop_network_compare(bcop_network *n) {
+    bcop_model_build(n->model);
+    for (int i = 0; i < n->model->count; i++)
+        if (n->model->layer[i].kind->store)
+            BCOP_TRY(compare_operator(&n->model->layer[i], n->checkpoint.stored[i]));
+    return BCOP_OK;
 }
 
 bcop_status bcop_network_check_bound(double lipschitz) {

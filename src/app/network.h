@@ -3,6 +3,7 @@
 #ifndef BCOP_APP_NETWORK_H
 #define BCOP_APP_NETWORK_H
 
+#include "train/certify.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 
@@ -15,6 +16,7 @@ typedef struct bcop_network {
     bcop_dataset *dataset; /* NULL without a split */
     bcop_split split;
     bcop_evaluator evaluator;
+    bcop_certifier certifier;
     bcop_arena arena;
 } bcop_network;
 
@@ -28,6 +30,10 @@ bcop_status bcop_network_open(const bcop_comm *comm, const char *checkpoint, con
 bcop_status bcop_network_open_images(const bcop_comm *comm, const char *checkpoint,
                                      const char *file, bcop_network *network);
 void bcop_network_close(bcop_network *network);
+
+/* With the blocks loaded: recomputes every operator from its blocks. BCOP_BAD_DATA when one differs
+ * from the stored by more than 1e-5. The model has the stored operators afterwards. Local. */
+bcop_status bcop_network_compare(bcop_network *network);
 
 /* BCOP_BAD_DATA when the network's Lipschitz bound is not finite: then nothing can be certified. */
 bcop_status bcop_network_check_bound(double lipschitz);

@@ -17,6 +17,13 @@ void bcop_product_nt(int m, int n, int k, float alpha, const float *a, const flo
                     k > 0 ? k : 1, beta, c, n);
 }
 
+void bcop_product_nt_double(int m, int n, int k, const double *a, const double *b, double beta,
+                            double *c) {
+    if (m > 0 && n > 0)
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1, a, k > 0 ? k : 1, b,
+                    k > 0 ? k : 1, beta, c, n);
+}
+
 typedef void product(int m, int n, int k, float alpha, const float *a, const float *b, float beta,
                      float *c);
 

@@ -26,6 +26,10 @@ void bcop_product_nt_rows(int rows, int unit, int n, int k, const float *a, cons
 void bcop_product_tn(int m, int n, int k, float alpha, const float *a, const float *b, float beta,
                      float *c);
 
+/* The same as nt with alpha = 1 in float64. */
+void bcop_product_nt_double(int m, int n, int k, const double *a, const double *b, double beta,
+                            double *c);
+
 /* c[m][n] = a^T b[k][n], where a are m columns of a matrix with `stride` columns and k rows */
 void bcop_product_outer(int m, int n, int k, const float *a, int stride, const float *b, float *c);
 

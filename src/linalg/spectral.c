@@ -1,6 +1,7 @@
 #include "linalg/spectral.h"
 
 #include "linalg/product.h"
+#include "linalg/rounding.h"
 
 #include <float.h>
 #include <math.h>
@@ -12,8 +13,7 @@ long bcop_spectral_work(int n) {
 }
 
 static double gamma_of(double terms) {
-    const double u = DBL_EPSILON / 2;
-    return terms * u / (1 - terms * u);
+    return bcop_rounding_gamma(terms, DBL_EPSILON / 2);
 }
 
 /* What is known of the Gram matrix G of the computed A. */
@@ -25,10 +25,11 @@ typedef struct gram {
     double fourth;       /* ||G^4||_F */
 } gram;
 
-/* Turns computed quantities into the bound; every step is pushed up by more than it can lose. */
-static double finish(int rows, gram g, double error) {
+/* Turns computed quantities into the bound; every step is pushed up by more than it can lose.
+   `terms`: real products in an entry of G. */
+static double finish(double terms, gram g, double error) {
     const double slack = 1 + gamma_of(4.0 * g.n * g.n + 64);
-    const double rounding = 2 * gamma_of(rows + 4.0) * g.trace * slack;
+    const double rounding = 2 * gamma_of(terms + 4) * g.trace * slack;
     const double near = sqrt(1 + g.off_identity * slack + rounding);
     /* fl(G^2) errs by at most gamma ||G||_F^2 and the square of that by three times gamma
        ||G||_F^4; complex products have 2 sqrt(2) gamma. */
@@ -110,5 +111,5 @@ double bcop_spectral_bound_complex(int rows, int cols, const double complex *a, 
                 g.fourth += (j > i ? 2 : 1) * square_abs(fourth[(long)i * cols + j]);
         g.fourth = sqrt(g.fourth);
     }
-    return finish(rows, g, error);
+    return finish(2.0 * rows, g, error);
 }

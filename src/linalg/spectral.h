@@ -5,10 +5,10 @@
  * which is tight for near-orthonormal A, and
  *     ||A||_2 <= ||G^4||_F^(1/8) <= n^(1/16) ||A||_2
  * for any A; the smaller of the two is returned. No SVD, no power iteration.
- * Rounding: with unit roundoff u = 2^-53 and inner dimension m, the computed Gram matrix differs
- * from the exact one of the given A by at most gamma_{m+2} |A|^H|A| elementwise (Higham, Accuracy
- * and Stability, section 3.5; for complex arithmetic section 3.6 gives sqrt(2) gamma_{m+2} ), so in
- * Frobenius norm by at most 2 gamma_{m+2} ||A||_F^2. The caller adds the error of A itself. */
+ * Rounding: an entry of G is a sum of m = rows real products, or in its real and its imaginary part
+ * of m = 2 rows, in any order (rounding.h), so the computed Gram matrix differs from the exact one
+ * of the given A by at most gamma_m |A|^T|A|, sqrt(2) gamma_m |A|^H|A| when complex: in the
+ * Frobenius norm at most sqrt(2) gamma_m ||A||_F^2. The caller adds the error of A itself. */
 #ifndef BCOP_LINALG_SPECTRAL_H
 #define BCOP_LINALG_SPECTRAL_H
 

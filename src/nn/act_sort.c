@@ -131,6 +131,23 @@ static void groupsort_backward(const bcop_layer *layer, int n, const bcop_tape *
     }
 }
 
+static void forward64(const bcop_layer *layer, int n, const double *stored, const double *x,
+                      double *y, double *scratch) {
+    (void)stored;
+    (void)scratch;
+    const int size = group_size(layer), channels = layer->in.channels, groups = channels / size;
+    const long pixels = (long)n * layer->in.height * layer->in.width;
+    for (long p = 0; p < pixels; p++, x += channels, y += channels)
+        for (int g = 0; g < groups; g++)
+            for (int j = 0; j < size; j++) { /* insertion sort, in place too */
+                const double v = x[g + j * groups];
+                int place = j;
+                for (; place > 0 && y[g + (place - 1) * groups] < v; place--)
+                    y[g + place * groups] = y[g + (place - 1) * groups];
+                y[g + place * groups] = v;
+            }
+}
+
 const bcop_layer_kind bcop_act_maxmin = {
     .name = "maxmin",
     .help = "MaxMin: channel i becomes max and i + C/2 min of the pair",
@@ -141,6 +158,7 @@ const bcop_layer_kind bcop_act_maxmin = {
     .plan = plan,
     .forward = maxmin_forward,
     .backward = maxmin_backward,
+    .forward64 = forward64,
 };
 
 const bcop_layer_kind bcop_act_groupsort = {
@@ -154,4 +172,5 @@ const bcop_layer_kind bcop_act_groupsort = {
     .plan = plan,
     .forward = groupsort_forward,
     .backward = groupsort_backward,
+    .forward64 = forward64,
 };

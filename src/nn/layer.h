@@ -22,6 +22,7 @@
 #include "base/option.h"
 #include "base/shape.h"
 #include "linalg/parameter.h"
+#include "linalg/rounding.h"
 
 enum { BCOP_LAYER_PARAMETERS_MAX = 14 }; /* H, six pairs P and Q, bias */
 
@@ -116,6 +117,23 @@ struct bcop_layer_kind {
     /* Proven upper bound on the L2 Lipschitz constant of the float32 operator as a real linear map
      * (DESIGN: certificates), float64 rounding included. work: bound_work doubles. NULL: 1. */
     double (*bound)(const bcop_layer *layer, double *work);
+
+    /* ---- for certificates, docs/CERTIFICATES.md ---- */
+
+    /* Forward in float64 from the stored operator (as store gives it, in float64; NULL without
+     * one): y[n][out] of x[n][in]; y is x when in_place. scratch: scratch64 doubles (NULL: none).
+     */
+    void (*forward64)(const bcop_layer *layer, int n, const double *stored, const double *x,
+                      double *y, double *scratch);
+    long (*scratch64)(const bcop_layer *layer, int n);
+
+    /* What bounds the rounding of forward (float32) and forward64. NULL: both are exact, as maps
+     * that only move values are. */
+    bcop_rounding (*rounding)(const bcop_layer *layer, const double *stored);
+
+    /* Of a last layer: proven upper bound on the Lipschitz constant of y_i - y_j as a function of
+     * the layer's input, i != j. NULL: sqrt(2) times `bound`. */
+    double (*pair)(const bcop_layer *layer, const double *stored, int i, int j);
 };
 
 /* All kinds, ending with NULL. */
@@ -129,5 +147,13 @@ long bcop_layer_stored_count(const bcop_layer *layer);
 
 /* The parameter "<layer name>/bias", or NULL. */
 bcop_parameter *bcop_layer_bias(const bcop_layer *layer);
+
+/* y[rows][channels] = bias in every row (zeros without a bias): what products then add to. */
+void bcop_layer_fill_bias64(const bcop_layer *layer, long rows, int channels, double *y);
+
+/* The rounding of y = A x + b for a layer whose stored operator is [out][in][taps] and whose
+ * outputs are `rows` rows of `out` values, each row with the same bias. Local. */
+bcop_rounding bcop_layer_rounding(const bcop_layer *layer, long rows, int out, int in, int taps,
+                                  const double *stored);
 
 #endif

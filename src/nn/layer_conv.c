@@ -341,6 +341,62 @@ static void backward(const bcop_layer *layer, int n, const bcop_tape *tape, floa
     }
 }
 
+/* ---- for certificates ---- */
+
+static long scratch64(const bcop_layer *layer, int n) {
+    (void)n;
+    const conv_state *c = layer->state;
+    return (long)c->height * c->width * c->c_in * c->k * c->k;
+}
+
+/* Tap i of a window at place p of `length`: the place it reads, or -1 for a padding's zero. */
+static int tap_place(const conv_state *c, int p, int i, int length) {
+    const int at = p + i - c->k / 2;
+    if (at >= 0 && at < length)
+        return at;
+    return c->zero_pad ? -1 : ((at % length) + length) % length;
+}
+
+/* The windows of one image x as rows [height width][c_in][k][k], the order of a stored kernel. */
+static void gather64(const bcop_layer *layer, const double *x, double *rows) {
+    const conv_state *c = layer->state;
+    const int s = c->stride, channels = layer->in.channels, taps = c->k * c->k;
+    const long line = (long)layer->in.width * channels, depth = (long)c->c_in * taps;
+    memset(rows, 0, (size_t)scratch64(layer, 1) * sizeof *rows);
+    for (int py = 0; py < c->height; py++)
+        for (int px = 0; px < c->width; px++, rows += depth)
+            for (int t = 0; t < taps; t++) {
+                const int ty = tap_place(c, py, t / c->k, c->height);
+                const int tx = tap_place(c, px, t % c->k, c->width);
+                if (ty < 0 || tx < 0)
+                    continue;
+                for (int sub = 0; sub < s * s; sub++) {
+                    const int y = ty * s + sub / s, at = tx * s + sub % s;
+                    const double *from = x + y * line + (long)at * channels;
+                    for (int ch = 0; ch < channels; ch++)
+                        rows[((long)ch * s * s + sub) * taps + t] = from[ch];
+                }
+            }
+}
+
+static void forward64(const bcop_layer *layer, int n, const double *stored, const double *x,
+                      double *y, double *rows) {
+    const conv_state *c = layer->state;
+    const int pixels = c->height * c->width;
+    bcop_layer_fill_bias64(layer, (long)n * pixels, c->c_out, y);
+    for (int i = 0; i < n; i++) {
+        gather64(layer, x + i * bcop_shape_size(layer->in), rows);
+        bcop_product_nt_double(pixels, c->c_out, c->c_in * c->k * c->k, rows, stored, 1,
+                               y + (long)i * pixels * c->c_out);
+    }
+}
+
+static bcop_rounding rounding(const bcop_layer *layer, const double *stored) {
+    const conv_state *c = layer->state;
+    return bcop_layer_rounding(layer, (long)c->height * c->width, c->c_out, c->c_in, c->k * c->k,
+                               stored);
+}
+
 /* ---- the bound ---- */
 
 static double complex phase(long numerator, int denominator) {
@@ -434,4 +490,7 @@ const bcop_layer_kind bcop_layer_conv = {
     .store = store,
     .load = load,
     .bound = bound,
+    .forward64 = forward64,
+    .scratch64 = scratch64,
+    .rounding = rounding,
 };

@@ -183,6 +183,23 @@ static double bound(const bcop_layer *layer, double *work) {
     return bcop_spectral_bound(u->rows, u->cols, work, 0, work + size);
 }
 
+static void forward64(const bcop_layer *layer, int n, const double *stored, const double *x,
+                      double *y, double *flat) {
+    const dense_state *d = layer->state;
+    const int channels = layer->in.channels, pixels = d->in / channels;
+    for (int i = 0; i < n; i++, x += d->in)
+        for (int p = 0; p < pixels; p++)
+            for (int c = 0; c < channels; c++)
+                flat[(long)i * d->in + (long)c * pixels + p] = x[(long)p * channels + c];
+    bcop_layer_fill_bias64(layer, n, d->out, y);
+    bcop_product_nt_double(n, d->out, d->in, flat, stored, 1, y);
+}
+
+static bcop_rounding rounding(const bcop_layer *layer, const double *stored) {
+    const dense_state *d = layer->state;
+    return bcop_layer_rounding(layer, 1, d->out, d->in, 1, stored);
+}
+
 const bcop_layer_kind bcop_layer_dense = {
     .name = "dense",
     .help = "orthogonal fully connected layer",
@@ -201,4 +218,7 @@ const bcop_layer_kind bcop_layer_dense = {
     .store = store,
     .load = load,
     .bound = bound,
+    .forward64 = forward64,
+    .scratch64 = scratch,
+    .rounding = rounding,
 };

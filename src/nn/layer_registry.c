@@ -1,6 +1,7 @@
 #include "nn/layer.h"
 #include "nn/layer_kinds.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,4 +27,24 @@ bcop_parameter *bcop_layer_bias(const bcop_layer *layer) {
     const bcop_parameter *last =
         layer->parameters ? &layer->parameter[layer->parameters - 1] : NULL;
     return last && !last->orthonormal ? (bcop_parameter *)last : NULL;
+}
+
+void bcop_layer_fill_bias64(const bcop_layer *layer, long rows, int channels, double *y) {
+    const bcop_parameter *bias = bcop_layer_bias(layer);
+    for (long i = 0; i < rows; i++)
+        for (int c = 0; c < channels; c++)
+            y[i * channels + c] = bias ? (double)bias->value[c] : 0;
+}
+
+bcop_rounding bcop_layer_rounding(const bcop_layer *layer, long rows, int out, int in, int taps,
+                                  const double *stored) {
+    const bcop_parameter *bias = bcop_layer_bias(layer);
+    double square = 0;
+    for (int c = 0; bias && c < out; c++)
+        square += (double)bias->value[c] * (double)bias->value[c];
+    return (bcop_rounding){
+        .terms = (double)in * taps,
+        .absolute = bcop_rounding_absolute(out, in, taps, stored),
+        .offset = sqrt(square * (double)rows) * (1 + bcop_rounding_gamma(out + 16, 0x1p-53)),
+    };
 }
