@@ -150,6 +150,14 @@ void bcop_certify_report_text(const bcop_network *n, const bcop_reals *eps, doub
 
 /* ---- files ---- */
 
+static bcop_status create(const char *path, FILE **out) {
+    *out = fopen(path, "w");
+    if (*out)
+        return BCOP_OK;
+    const bcop_status status = bcop_status_errno(BCOP_CANNOT_CREATE, "%s", path);
+    return status == BCOP_NO_INPUT ? BCOP_CANNOT_CREATE : status; /* a folder is missing */
+}
+
 static bcop_status finish(FILE *out, const char *path) {
     const bool failed = ferror(out);
     if (fclose(out) != 0 || failed)
@@ -158,9 +166,8 @@ static bcop_status finish(FILE *out, const char *path) {
 }
 
 bcop_status bcop_certify_report_images(const bcop_network *n, const char *path) {
-    FILE *out = fopen(path, "w");
-    if (!out)
-        return bcop_status_errno(BCOP_CANNOT_CREATE, "%s", path);
+    FILE *out;
+    BCOP_TRY(create(path, &out));
     fputs("index,label,correct,margin,radius,radius_float32,rounding\n", out);
     for (long i = 0; i < bcop_dataset_count(n->dataset); i++) {
         const bcop_verdict *v = &n->certifier.verdict[i];
@@ -176,15 +183,15 @@ bcop_status bcop_certify_report_curve(const bcop_network *n, const char *path) {
     for (long i = 0; i < count; i++)
         if (isfinite(n->certifier.verdict[i].radius))
             farthest = fmax(farthest, n->certifier.verdict[i].radius);
-    FILE *out = fopen(path, "w");
-    if (!out)
-        return bcop_status_errno(BCOP_CANNOT_CREATE, "%s", path);
+    FILE *out;
+    BCOP_TRY(create(path, &out));
     fputs("eps,certified,low,high,certified_float32\n", out);
     for (int i = 0; i <= CURVE_STEPS; i++) {
         const double eps = farthest * i / CURVE_STEPS, proven = share(n, eps, false);
         double low, high;
         bcop_interval_share(lround(proven * (double)count), count, CONFIDENCE, &low, &high);
-        fprintf(out, "%.9g,%.9g,%.9g,%.9g,%.9g\n", eps, proven, low, high, share(n, eps, true));
+        fprintf(out, "%.17g,%.17g,%.17g,%.17g,%.17g\n", eps, proven, low, high,
+                share(n, eps, true));
     }
     return finish(out, path);
 }

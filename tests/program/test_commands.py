@@ -79,7 +79,8 @@ def check_per_image_radii():
 def check_inspect():
     _, run = trained()
     got = bcop("inspect", run, "--verify", "--json", ranks=2).json
-    assert set(got) == {"step", "config", "layers", "lipschitz", "input_scale", "hashes_ok"}
+    assert set(got) == {"step", "config", "layers", "lipschitz", "input_scale", "hashes_ok",
+                        "checkpoint", "epoch", "created", "software", "version"}
     assert got["step"] == 26 and got["hashes_ok"] is True
     kinds = [layer["kind"] for layer in got["layers"]]
     assert kinds == ["conv", "maxmin", "conv", "maxmin", "dense", "groupsort", "dense"]
@@ -87,7 +88,12 @@ def check_inspect():
     assert got["layers"][2]["in"] == [8, 8, 8] and got["layers"][2]["out"] == [4, 4, 12]
     # H 32x12, P1 and Q1 32x16 each, bias 12
     assert got["layers"][2]["parameters"] == 32 * 12 + 2 * 32 * 16 + 12
-    assert "layer" in bcop("inspect", run).err
+    # stride 2 makes 4 * 8 inputs of 8 channels, and kernel 4 one of side 2
+    shapes = [(block["name"], block["rows"], block["cols"]) for block in got["layers"][2]["blocks"]]
+    assert shapes == [("H", 32, 12), ("P1", 32, 16), ("Q1", 32, 16)]
+    assert max(block["defect"] for block in got["layers"][2]["blocks"]) == got["layers"][2]["defect"]
+    table = bcop("inspect", run).err
+    assert "H 32x12, P1-Q1 32x16" in table and "hashes agree" in table and "seed 3" in table
 
 
 def check_max_steps_and_finished_runs():
