@@ -149,7 +149,7 @@ static bcop_status compare_operator(bcop_layer *layer, const float *stored) {
     double worst = 0;
     for (long k = 0; k < size; k++) {
         const double apart = fabs((double)again[k] - (double)stored[k]);
-        if (!(apart <= worst)) /* a NaN too */
+        if (!isnan(worst) && !(apart <= worst)) /* a NaN too, and it stays */
             worst = apart;
     }
     free(again);
