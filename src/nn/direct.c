@@ -1,5 +1,6 @@
 #include "nn/direct.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 /* Vectors of the compiler's, as wide as the CPU's registers; a tile of TALL x 2 of them, one row of
@@ -9,8 +10,9 @@
 enum { LANES = 16, TALL = 12 };
 #define EACH_TALL(X, wide)                                                                         \
     X(1, wide)                                                                                     \
-    X(2, wide) X(3, wide) X(4, wide) X(5, wide) X(6, wide) X(7, wide) X(8, wide) X(9, wide)        \
-        X(10, wide) X(11, wide) X(12, wide)
+    X(2, wide)                                                                                     \
+    X(3, wide) X(4, wide) X(5, wide) X(6, wide) X(7, wide) X(8, wide) X(9, wide) X(10, wide)       \
+        X(11, wide) X(12, wide)
 #else
 #if defined(__AVX__)
 enum { LANES = 8, TALL = 6 };
@@ -186,6 +188,26 @@ typedef struct chunk {
     long x_image, x_down, x_across, gy_image, gy_down, gy_across;
 } chunk;
 
+/* Memory that the next chunk wants, brought to the second cache while this one is computed: its
+   windows are first seen in steps too long for the CPU to guess. */
+typedef struct stream {
+    const char *at, *end;
+    long share; /* lines of cache at a time */
+} stream;
+
+enum { LINE = 64 };
+
+static stream open_stream(const float *from, long floats, long times) {
+    const long bytes = floats * (long)sizeof *from;
+    return (stream){(const char *)from, (const char *)from + bytes,
+                    (bytes + LINE * times - 1) / (LINE * times)};
+}
+
+static void fetch(stream *s) {
+    for (long i = 0; i < s->share && s->at < s->end; i++, s->at += LINE)
+        __builtin_prefetch(s->at, 0, 2);
+}
+
 /* g[tall][wide vectors] += sum over the chunk's windows of x[i] gy[o]; x and gy are the first
    window's. */
 INLINE void slope_tile(const int tall, const int wide, const chunk *c, const float *x,
@@ -297,8 +319,14 @@ INLINE void add_outputs(const int wide, const chunk *c, int valid, float *sum) {
         sum[o] += part[o];
 }
 
+/* Calls of slope_tile for one chunk. */
+static long chunk_tiles(const bcop_direct *d) {
+    return (d->outputs + BLOCK - 1) / BLOCK * (long)d->lines * ((d->run + TALL - 1) / TALL);
+}
+
 /* Adds one chunk to g and sum. */
-static void add_chunk(const bcop_direct *d, const chunk *whole, float *g, float *sum) {
+static void add_chunk(const bcop_direct *d, const chunk *whole, stream next[2], float *g,
+                      float *sum) {
     float widened[CHUNK * BLOCK];
     for (int first = 0; first < d->outputs; first += BLOCK) {
         const int wide = block_vectors(d, first);
@@ -316,6 +344,8 @@ static void add_chunk(const bcop_direct *d, const chunk *whole, float *g, float 
             int tall;
             for (int i = 0; i < d->run; i += tall, to += (long)tall * d->outputs) {
                 tall = piece(d->run - i);
+                fetch(&next[0]);
+                fetch(&next[1]);
                 const float *x = c.x + l * d->line + i;
                 if (wide == 1)
                     slope_narrow(tall, &c, x, c.gy, d->outputs, valid, to);
@@ -326,29 +356,50 @@ static void add_chunk(const bcop_direct *d, const chunk *whole, float *g, float 
     }
 }
 
+/* Chunk `number` of all, in whole images or whole rows where they are small enough; false: there
+   are fewer. */
+static bool cut_chunk(const bcop_direct *d, int n, long number, const float *x, const float *gy,
+                      chunk *c) {
+    const int columns = least(d->width, CHUNK), rows = least(d->height, CHUNK / columns);
+    const int images = rows == d->height && columns == d->width ? CHUNK / (rows * columns) : 1;
+    const long wide = (d->width + columns - 1) / columns, high = (d->height + rows - 1) / rows;
+    const int column = (int)(number % wide) * columns, row = (int)(number / wide % high) * rows;
+    const long image = number / wide / high * images;
+    if (image >= n)
+        return false;
+    c->images = least(images, n - (int)image);
+    c->rows = least(rows, d->height - row);
+    c->columns = least(columns, d->width - column);
+    c->x = x + image * c->x_image + row * d->down + column * d->across;
+    c->gy = gy + image * c->gy_image + row * d->out_down + column * d->out_across;
+    return true;
+}
+
 void bcop_direct_slope(const bcop_direct *d, int n, const float *x, long x_image, const float *gy,
                        long gy_image, float *g, float *sum) {
     memset(g, 0, (size_t)d->lines * (size_t)d->run * (size_t)d->outputs * sizeof *g);
     if (sum)
         memset(sum, 0, (size_t)d->outputs * sizeof *sum);
-    const int columns = least(d->width, CHUNK), rows = least(d->height, CHUNK / columns);
-    const int images = rows == d->height && columns == d->width ? CHUNK / (rows * columns) : 1;
-    chunk c = {.x_image = x_image,
-               .x_down = d->down,
-               .x_across = d->across,
-               .gy_image = gy_image,
-               .gy_down = d->out_down,
-               .gy_across = d->out_across};
-    for (int image = 0; image < n; image += images)
-        for (int row = 0; row < d->height; row += rows)
-            for (int column = 0; column < d->width; column += columns) {
-                c.images = least(images, n - image);
-                c.rows = least(rows, d->height - row);
-                c.columns = least(columns, d->width - column);
-                c.x = x + image * x_image + row * d->down + column * d->across;
-                c.gy = gy + image * gy_image + row * d->out_down + column * d->out_across;
-                add_chunk(d, &c, g, sum);
-            }
+    const long tiles = chunk_tiles(d);
+    chunk c, after = {.x_image = x_image,
+                      .x_down = d->down,
+                      .x_across = d->across,
+                      .gy_image = gy_image,
+                      .gy_down = d->out_down,
+                      .gy_across = d->out_across};
+    bool more = cut_chunk(d, n, 0, x, gy, &after);
+    for (long number = 1; more; number++) {
+        c = after;
+        more = cut_chunk(d, n, number, x, gy, &after);
+        stream next[2] = {{0}};
+        if (more) {
+            next[0] =
+                open_stream(after.x, (after.images - 1) * x_image + after.rows * d->down, tiles);
+            next[1] = open_stream(after.gy,
+                                  (after.images - 1) * gy_image + after.rows * d->out_down, tiles);
+        }
+        add_chunk(d, &c, next, g, sum);
+    }
 }
 
 /* ---- the peak ---- */
