@@ -1,0 +1,101 @@
+#!/usr/bin/python3
+# run: label fault timeout 600 nightly 500 7200
+"""Ranks are killed (SIGKILL) at random times, a third of them inside a checkpoint write, and the run
+is started again on a random number of ranks until it is finished: its weights and its log must be
+the unbroken run's, and nothing may be left in memory or in the run's folder."""
+import os
+import re
+import signal
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.environ["BCOP_SOURCE_DIR"], "tests", "support"))
+import faults  # noqa: E402
+from program import main  # noqa: E402
+
+KILLS = faults.count(20)
+EPOCHS = 60
+LAST = 6 * EPOCHS
+PRIVATE = faults.alone()
+
+
+def shoot(mpirun, roll):
+    """Kills one rank, at times all of them, or all and mpirun, as when a machine goes down."""
+    pids = faults.rank_pids(mpirun.process.pid)
+    if not pids or not mpirun.running():
+        return False
+    kind = roll.random()
+    victims = [roll.choice(pids)] if kind < 0.85 else pids
+    if kind > 0.95:
+        victims = [mpirun.process.pid, *pids]
+    for pid in victims:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    return True
+
+
+def attempt(path, run, trial, roll, eager):
+    """One start and one kill. Returns what happened: killed, or finished before."""
+    ranks = roll.randint(1, 4)
+    before = faults.steps(run)
+    started = faults.start(ranks, "train", path, "--run", run)
+    inside = trial % 3 == 2
+    alive = True
+    if not eager:  # the guard against endless restarts wants a checkpoint now and then
+        alive = started.until(lambda: faults.steps(run)[-1:] > before[-1:])
+    if alive:
+        wait = time.monotonic() + roll.uniform(0, 1.2)
+        alive = started.until(lambda: time.monotonic() > wait)
+    if alive and inside:
+        alive = started.until(lambda: faults.writing(run))
+        time.sleep(roll.uniform(0, 0.02))
+    killed = alive and shoot(started, roll)
+    code = started.end()
+    assert code == 0 or killed, f"code {code}: {started.said}\n{faults.again(trial)}"
+    nothing_left(started, faults.again(trial))
+    return killed, code, inside
+
+
+def nothing_left(mpirun, note):
+    """mpirun takes away what its ranks left in memory; nobody does when it is killed itself."""
+    if not PRIVATE:
+        return
+    names = faults.left_in_memory()
+    if mpirun.process.returncode == -signal.SIGKILL:
+        for name in filter(re.compile(r"vader_segment\.").match, names):
+            os.unlink(f"/dev/shm/{name}")
+        names = faults.left_in_memory()
+    assert not names, f"left in /dev/shm: {names}. {note}"
+
+
+def finished(path, run, note):
+    faults.whole(path, LAST, run=run, ranks=2)
+    faults.same_end(run, "whole", LAST, note)
+    faults.verified(run)
+    names = [x for x in os.listdir(run) if not re.fullmatch(
+        r"step-\d{8}|latest|best|config\.yaml|metrics\.jsonl|attempts\.jsonl|lock", x)]
+    assert not names, f"left in {run}: {names}. {note}"
+
+
+def check_killed_runs_end_as_the_unbroken_one():
+    path = faults.tiny("kill", epochs=EPOCHS, optimizer="{kind: adam, lr: 0.01}")
+    faults.whole(path, LAST)
+    kills, within, number, eager = 0, 0, 0, True
+    while kills < KILLS:
+        roll = faults.dice(kills + 1000 * number)
+        run = f"run{number}"
+        before = faults.steps(run)
+        killed, code, inside = attempt(path, run, kills, roll, eager)
+        eager = faults.steps(run) > before or not before
+        kills += killed
+        within += killed and inside
+        if code == 0:
+            finished(path, run, f"seed {faults.SEED}, kill {kills}")
+            number += 1
+    finished(path, f"run{number}", f"seed {faults.SEED}, kill {kills}")
+    print(f"{kills} kills, {within} of them while a checkpoint was written, {number + 1} runs")
+
+
+main(globals())
