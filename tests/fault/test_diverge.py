@@ -5,6 +5,9 @@ is saved or logged from that step on, and the run goes on from the checkpoint be
 import os
 import sys
 
+import h5py
+import numpy as np
+
 sys.path.insert(0, os.path.join(os.environ["BCOP_SOURCE_DIR"], "tests", "support"))
 import faults  # noqa: E402
 from program import bcop, main  # noqa: E402
@@ -36,13 +39,15 @@ def check_one_element_on_one_rank():
             faults.same_end(run, "whole", LAST, run)
 
 
-def check_a_step_size_without_sense():
-    path = faults.tiny("huge", epochs=3, optimizer="{kind: sgd, lr: 1.0e+30}")
+def check_images_that_overflow():
+    with h5py.File("train.h5", "w") as file:
+        file["x"] = np.full((96, 6, 6, 3), 3e38, np.float32)
+        file["y"] = (np.arange(96) % 4).astype(np.int32)
+    path = faults.tiny("huge", data="{kind: hdf5, train: train.h5, classes: 4}")
     for ranks in (None, 3):
-        run = f"run{ranks}"
-        said = bcop("train", path, "--run", run, ranks=ranks, code=80)
-        assert len(said.errors) == 1, said.err
-        assert not faults.steps(run), faults.steps(run)
+        said = bcop("train", path, "--run", f"run{ranks}", ranks=ranks, code=80)
+        assert len(said.errors) == 1 and "step 1" in said.errors[0], said.err
+        assert not faults.steps(f"run{ranks}") and not faults.log_of_steps(f"run{ranks}")
 
 
 main(globals())

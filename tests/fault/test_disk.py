@@ -1,0 +1,154 @@
+#!/usr/bin/python3
+# run: label fault timeout 600 nightly 60 3600
+"""The disk is full, the file size is limited, or writing, syncing and renaming fail on one rank:
+training goes on, the old checkpoint stays valid, nothing hangs; once the disk works again, so do
+checkpoints, and a run that could not save its end says so with 74."""
+import os
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.environ["BCOP_SOURCE_DIR"], "tests", "support"))
+import faults  # noqa: E402
+from program import BCOP, bcop, main  # noqa: E402
+
+SIZES = faults.count(8)  # of the full disk
+FIRST, LAST = 6, 18
+FAILURES = (("fsync", "EIO"), ("rename", "EIO"), ("write", "EIO"), ("write", "EDQUOT"),
+            ("allocate", "ENOSPC"), ("short", "EIO"), ("unlink", "EIO"), ("mkdir", "EIO"))
+FAILING = os.environ["BCOP_FAILING_LIBRARY"]
+CAN_MOUNT = faults.alone("mount -t tmpfs tmpfs /dev/shm")
+WATCHED = 60
+
+
+def ready(name):
+    path = faults.tiny(name, epochs=3)
+    faults.whole(path, LAST)
+    faults.whole(path, FIRST, run="begun")
+    return path
+
+
+def survived(path, run, code, said, note):
+    """The checkpoint from before is valid, and the run goes on from what is there."""
+    assert code in (0, 74), f"{note}: code {code}\n{said}"
+    held = faults.steps(run)
+    assert FIRST in held, f"{note}: {held}"
+    assert code == 74 or LAST in held, f"{note}: code 0 without the last checkpoint\n{said}"
+    for step in held:
+        faults.verified(faults.step_folder(run, step))
+    assert not faults.writing(run), f"{note}: {os.listdir(run)}"
+    moved = faults.copy(run, "moved")
+    bcop("train", path, "--run", moved, ranks=3)
+    faults.same_end(moved, "whole", LAST, note)
+
+
+def check_full_disks():
+    if not CAN_MOUNT:
+        print("SKIP: no right to mount a tmpfs")
+        return
+    path = ready("full")
+    used = sum(faults.size(os.path.join(at, name)) for at, _, names in os.walk("begun")
+               for name in names)
+    state = faults.size(f"begun/step-{FIRST:08d}/state.h5")
+    os.mkdir("disk")
+    codes = []
+    for trial, roll in faults.trials(SIZES):
+        # from "nothing more fits" to "two more checkpoints fit"
+        size = used + 12 * 4096 + int((trial + roll.random()) / SIZES * 3 * state)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", "disk"], check=True)
+        try:
+            faults.copy("begun", "disk/run")
+            started = faults.start(2 + trial % 2, "train", path, "--run", "disk/run", "--set",
+                                   "checkpoint.keep=10")
+            codes.append(started.end(WATCHED))
+            survived(path, "disk/run", codes[-1], started.said,
+                     f"{size} bytes, {faults.again(trial)}")
+            if codes[-1] == 74:
+                assert any("No space left" in x for x in started.errors), started.said
+        finally:
+            subprocess.run(["umount", "disk"], check=True)
+    assert 74 in codes, f"no disk was full: {codes}"
+
+
+def one_by_one(ranks, path, run, wrap):
+    """mpirun with wrap(rank) before each rank's own command."""
+    parts = []
+    for rank in range(ranks):
+        parts += [*([":"] if rank else []), "-n", "1", *wrap(rank), BCOP, "train", path, "--run", run]
+    return faults.Started(["mpirun", "-q", *parts])
+
+
+def check_limited_file_size():
+    path = ready("limit")
+    state = faults.size(f"begun/step-{FIRST:08d}/state.h5")
+    for kilobytes in (4, state // 2048, state // 1024 - 4):
+        run = faults.copy("begun", "run")
+        limit = ["bash", "-c", 'ulimit -f "$0" && exec "$@"', str(kilobytes)]
+        started = one_by_one(2, path, run, lambda rank, limit=limit: limit)
+        survived(path, run, started.end(WATCHED), started.said, f"{kilobytes} KiB")
+
+
+def breaking(victim, error="EIO"):
+    """Rank `victim` runs with calls that fail while ./broken exists."""
+    def wrap(rank):
+        if rank != victim:
+            return []
+        # a sanitizer wants to be the first library
+        return ["env", f"LD_PRELOAD={FAILING}", f"BCOP_FAIL={os.path.abspath('broken')}",
+                f"BCOP_FAIL_ERROR={error}", "ASAN_OPTIONS=verify_asan_link_order=0"]
+    return wrap
+
+
+def broken(calls):
+    with open("broken.new", "w", encoding="utf-8") as out:
+        out.write(calls)
+    os.rename("broken.new", "broken")
+
+
+def check_calls_that_fail_for_a_while():
+    endless = "{batch: 16, lanes: 4, epochs: 100000, watchdog: 20}"
+    path = os.path.abspath(faults.tiny("call", train=endless))
+    for calls, error in FAILURES:
+        for victim in (0, 1):
+            note = f"{calls} {error} on rank {victim}"
+            os.mkdir(note)
+            os.chdir(note)
+            started = one_by_one(2, path, "run", breaking(victim, error))
+            try:
+                assert started.until(lambda: len(faults.steps("run")) > 1), started.said
+                broken(calls)
+                wait = time.monotonic() + 0.7
+                assert started.until(lambda: time.monotonic() > wait), f"{note}: {started.said}"
+                before = faults.size("run/metrics.jsonl")
+                os.unlink("broken")
+                held = faults.steps("run")[-1]
+                assert started.until(lambda: faults.steps("run")[-1] > held + 6), started.said
+                assert faults.size("run/metrics.jsonl") > before, note
+                os.kill(started.process.pid, signal.SIGUSR1)
+                assert started.end(WATCHED) == 75, f"{note}: {started.said}"
+                assert victim != 0 or "warning" in started.said, f"{note}: nothing failed"
+                last = faults.steps("run")[-1]
+                for step in faults.steps("run"):
+                    faults.verified(faults.step_folder("run", step))
+                faults.whole(path, last)
+                faults.same_end("run", "whole", last, note)
+            finally:
+                if started.running():
+                    started.end(0)
+                os.chdir("..")
+
+
+def check_calls_that_fail_for_good():
+    path = ready("good")
+    for calls, error in FAILURES:
+        for victim in (0, 1):
+            broken(calls)
+            run = faults.copy("begun", "run")
+            started = one_by_one(2, path, run, breaking(victim, error))
+            code = started.end(WATCHED)
+            os.unlink("broken")
+            survived(path, run, code, started.said, f"{calls} {error} on rank {victim}")
+
+
+main(globals())
