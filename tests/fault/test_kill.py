@@ -36,26 +36,37 @@ def shoot(mpirun, roll):
     return True
 
 
+def inside_a_write(ranks, roll):
+    """A fault that kills a rank at a random place of one of the first checkpoints."""
+    name, each = roll.choice(faults.points("f", "ckpt."))
+    rank = roll.randrange(ranks) if each else 0
+    hit = roll.randint(1, 100 if name == "ckpt.write" else 4)
+    return f"{name}:rank={rank}:hit={hit}:kill"
+
+
 def attempt(path, run, trial, roll, eager):
-    """One start and one kill. Returns what happened: killed, or finished before."""
-    ranks = roll.randint(1, 4)
-    before = faults.steps(run)
-    started = faults.start(ranks, "train", path, "--run", run)
-    inside = trial % 3 == 2
-    alive = True
-    if not eager:  # the guard against endless restarts wants a checkpoint now and then
-        alive = started.until(lambda: faults.steps(run)[-1:] > before[-1:])
-    if alive:
+    """One start and one kill. Returns the exit code and how it ended: None (it was finished), "time"
+    or "write" (killed at a random time, in a checkpoint write)."""
+    ranks, before = roll.randint(1, 4), faults.steps(run)
+    point = inside_a_write(ranks, roll) if trial % 3 == 2 else None
+    note = f"{ranks} ranks, {point}, {faults.again(trial)}"
+    started = faults.start(ranks, "train", path, "--run", run,
+                           env=faults.with_fault(point) if point else None)
+    killed = False
+    if not point:
+        alive = True
+        if not eager:  # the guard against endless restarts wants a checkpoint now and then
+            alive = started.until(lambda: faults.steps(run)[-1:] > before[-1:])
         wait = time.monotonic() + roll.uniform(0, 1.2)
-        alive = started.until(lambda: time.monotonic() > wait)
-    if alive and inside:
-        alive = started.until(lambda: faults.writing(run))
-        time.sleep(roll.uniform(0, 0.02))
-    killed = alive and shoot(started, roll)
+        while alive and not killed:
+            alive = started.until(lambda: time.monotonic() > wait)
+            killed = alive and shoot(started, roll)
     code = started.end()
-    assert code == 0 or killed, f"code {code}: {started.said}\n{faults.again(trial)}"
-    nothing_left(started, faults.again(trial))
-    return killed, code, inside
+    nothing_left(started, note)
+    if point and code == 137:
+        return code, "write"
+    assert code == 0 or killed, f"code {code}: {started.said}\n{note}"
+    return code, "time" if killed else None
 
 
 def nothing_left(mpirun, note):
@@ -84,18 +95,17 @@ def check_killed_runs_end_as_the_unbroken_one():
     faults.whole(path, LAST)
     kills, within, number, eager = 0, 0, 0, True
     while kills < KILLS:
-        roll = faults.dice(kills + 1000 * number)
         run = f"run{number}"
         before = faults.steps(run)
-        killed, code, inside = attempt(path, run, kills, roll, eager)
-        eager = faults.steps(run) > before or not before
-        kills += killed
-        within += killed and inside
+        code, end = attempt(path, run, kills, faults.dice(kills + 10000 * number), eager)
+        eager = faults.steps(run) > before
+        kills += end is not None
+        within += end == "write"
         if code == 0:
             finished(path, run, f"seed {faults.SEED}, kill {kills}")
             number += 1
     finished(path, f"run{number}", f"seed {faults.SEED}, kill {kills}")
-    print(f"{kills} kills, {within} of them while a checkpoint was written, {number + 1} runs")
+    print(f"{kills} kills, {within} of them inside a checkpoint write, {number + 1} runs")
 
 
 main(globals())
