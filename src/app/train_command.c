@@ -2,12 +2,13 @@
 #include "app/command.h"
 #include "app/configuration.h"
 #include "base/clock.h"
+#include "train/profile.h"
 #include "train/trainer.h"
 
 #include <string.h>
 
 typedef struct arguments {
-    const char *config, *run, *resume, *init_from, *max_steps, *max_time;
+    const char *config, *run, *resume, *init_from, *max_steps, *max_time, *profile;
     const char *set[BCOP_SETS_MAX];
     bool dry_run;
 } arguments;
@@ -38,7 +39,11 @@ static bcop_status run_on(const bcop_comm *comm, const arguments *a,
                           const bcop_train_request *request) {
     bcop_experiment experiment;
     BCOP_TRY(bcop_configuration_read(comm, a->config, a->set, &experiment));
-    const bcop_status status = bcop_trainer_run(comm, &experiment, request);
+    bcop_status status = a->profile ? bcop_profile_open(comm, a->profile) : BCOP_OK;
+    if (status == BCOP_OK)
+        status = bcop_trainer_run(comm, &experiment, request);
+    if (a->profile)
+        status = bcop_profile_close(comm, a->profile, status);
     bcop_experiment_free(&experiment);
     return status;
 }
@@ -51,6 +56,7 @@ static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
                                      {"--init-from", &a.init_from, NULL, NULL},
                                      {"--max-steps", &a.max_steps, NULL, NULL},
                                      {"--max-time", &a.max_time, NULL, NULL},
+                                     {"--profile", &a.profile, NULL, NULL},
                                      {"--dry-run", NULL, &a.dry_run, NULL},
                                      {0}};
     bcop_train_request request;
@@ -63,7 +69,8 @@ static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
 const bcop_command bcop_command_train = {
     .name = "train",
     .usage = "CONFIG [--set key.path=value]... [--run DIR] [--resume auto|never|FILE]\n"
-             "             [--init-from CHECKPOINT] [--max-steps N] [--max-time D] [--dry-run]",
+             "             [--init-from CHECKPOINT] [--max-steps N] [--max-time D] [--dry-run]\n"
+             "             [--profile FILE.json]",
     .help = "train, or continue, a run",
     .run = run,
     .uses_mpi = true,

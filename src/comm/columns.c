@@ -45,6 +45,7 @@ static void copy_columns(const bcop_columns *c, int r, float *to) {
 void bcop_columns_send(bcop_columns *c) {
     const bcop_comm *comm = c->comm;
     const int me = comm->rank, mine = c->count[me];
+    const double begin = bcop_traffic_begin();
     for (int r = 0; mine > 0 && r < comm->size; r++)
         if (r != me && c->row[r + 1] > c->row[r])
             MPI_Irecv(c->wanted + (long)c->row[r] * mine, (c->row[r + 1] - c->row[r]) * mine,
@@ -64,19 +65,25 @@ void bcop_columns_send(bcop_columns *c) {
         bcop_traffic_add(1, size * (long)sizeof *data);
         MPI_Isend(data, (int)size, MPI_FLOAT, r, 0, comm->handle, &c->request[c->requests++]);
     }
+    bcop_traffic_end(begin);
 }
 
 void bcop_columns_progress(bcop_columns *c) {
     int done;
-    if (c->requests > 0)
-        MPI_Testall(c->requests, c->request, &done, MPI_STATUSES_IGNORE);
+    if (c->requests == 0)
+        return;
+    const double begin = bcop_traffic_begin();
+    MPI_Testall(c->requests, c->request, &done, MPI_STATUSES_IGNORE);
+    bcop_traffic_end(begin);
 }
 
 const float *bcop_columns_receive(bcop_columns *c) {
     const int me = c->comm->rank;
     if (c->count[me] > 0 && !wants_whole(c, me))
         copy_columns(c, me, c->wanted + (long)c->row[me] * c->count[me]);
+    const double begin = bcop_traffic_begin();
     MPI_Waitall(c->requests, c->request, MPI_STATUSES_IGNORE);
+    bcop_traffic_end(begin);
     c->requests = 0;
     return c->count[me] > 0 ? c->wanted : NULL;
 }

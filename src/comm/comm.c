@@ -73,8 +73,10 @@ bcop_status bcop_comm_agree(const bcop_comm *comm, bcop_status mine) {
         return mine;
     /* The lowest failing rank decides, so that one rank's message is everyone's. */
     int speaker = mine == BCOP_OK ? INT_MAX : comm->rank;
+    const double begin = bcop_traffic_begin();
     bcop_traffic_add(1, sizeof speaker);
     MPI_Allreduce(MPI_IN_PLACE, &speaker, 1, MPI_INT, MPI_MIN, comm->handle);
+    bcop_traffic_end(begin);
     if (speaker == INT_MAX)
         return BCOP_OK;
     struct {
@@ -90,35 +92,42 @@ void bcop_comm_broadcast(const bcop_comm *comm, void *data, long bytes, int root
     if (is_silent(comm))
         return;
     char *p = data;
+    const double begin = bcop_traffic_begin();
     for (long done = 0; done < bytes; done += INT_MAX) {
         const long part = bytes - done < INT_MAX ? bytes - done : INT_MAX;
         if (comm->rank == root)
             bcop_traffic_add(comm->size - 1, part);
         MPI_Bcast(p + done, (int)part, MPI_BYTE, root, comm->handle);
     }
+    bcop_traffic_end(begin);
 }
 
 void bcop_comm_merge(const bcop_comm *comm, double *data, long count) {
     if (is_silent(comm))
         return;
+    const double begin = bcop_traffic_begin();
     for (long done = 0; done < count; done += INT_MAX) {
         const long part = count - done < INT_MAX ? count - done : INT_MAX;
         bcop_traffic_add(1, part * (long)sizeof *data);
         MPI_Allreduce(MPI_IN_PLACE, data + done, (int)part, MPI_DOUBLE, MPI_SUM, comm->handle);
     }
+    bcop_traffic_end(begin);
 }
 
 double bcop_comm_max(const bcop_comm *comm, double value) {
     if (is_silent(comm))
         return value;
+    const double begin = bcop_traffic_begin();
     bcop_traffic_add(1, sizeof value);
     MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_DOUBLE, MPI_MAX, comm->handle);
+    bcop_traffic_end(begin);
     return value;
 }
 
 void bcop_comm_gather_floats(const bcop_comm *comm, float *data, const long offset[]) {
     if (is_silent(comm))
         return;
+    const double begin = bcop_traffic_begin();
     int *count = comm->part, *start = comm->part + comm->size;
     const long own = offset[comm->rank + 1] - offset[comm->rank];
     bcop_traffic_add(own > 0 ? comm->size - 1 : 0, own * (long)sizeof *data);
@@ -127,12 +136,11 @@ void bcop_comm_gather_floats(const bcop_comm *comm, float *data, const long offs
         count[r] = (int)(offset[r + 1] - offset[r]);
     }
     MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, count, start, MPI_FLOAT, comm->handle);
+    bcop_traffic_end(begin);
 }
 
-void bcop_comm_scatter_floats(const bcop_comm *comm, const float *data, const long offset[],
-                              int root, float *mine) {
-    if (is_silent(comm))
-        return;
+static void scatter_floats(const bcop_comm *comm, const float *data, const long offset[], int root,
+                           float *mine) {
     const long own = offset[comm->rank + 1] - offset[comm->rank];
     if (comm->rank != root) {
         if (own > 0)
@@ -146,6 +154,15 @@ void bcop_comm_scatter_floats(const bcop_comm *comm, const float *data, const lo
         bcop_traffic_add(1, part * (long)sizeof *data);
         MPI_Send(data + offset[r], (int)part, MPI_FLOAT, r, 0, comm->handle);
     }
+}
+
+void bcop_comm_scatter_floats(const bcop_comm *comm, const float *data, const long offset[],
+                              int root, float *mine) {
+    if (is_silent(comm))
+        return;
+    const double begin = bcop_traffic_begin();
+    scatter_floats(comm, data, offset, root, mine);
+    bcop_traffic_end(begin);
 }
 
 const char *bcop_comm_library(void) {

@@ -178,7 +178,9 @@ static void receive(bcop_lanes *sum, int k, float *data, long length, int from, 
 }
 
 static void wait(bcop_lanes *sum, int k) {
+    const double begin = bcop_traffic_begin();
     MPI_Waitall(sum->requests[k], sum->request + k * sum->per_part, MPI_STATUSES_IGNORE);
+    bcop_traffic_end(begin);
     sum->requests[k] = 0;
 }
 
@@ -187,6 +189,7 @@ void bcop_lanes_send(bcop_lanes *sum, int k) {
     const bcop_lane_part *part = part_of(sum, k);
     if (comm->size == 1 || part->length == 0)
         return;
+    const double began = bcop_traffic_begin();
     const long own = slice_of(sum, part, comm->rank);
     float *to = slices(sum, k);
     for (int r = 0; own > 0 && r < comm->size; r++)
@@ -200,14 +203,17 @@ void bcop_lanes_send(bcop_lanes *sum, int k) {
         for (int i = 0; length > 0 && i < count; i++)
             send(sum, k, sum->stack + i * sum->length + begin, length, r, mine + i);
     }
+    bcop_traffic_end(began);
 }
 
 void bcop_lanes_progress(bcop_lanes *sum) {
     for (int k = 0; k < sum->parts; k++) {
         int done;
-        if (sum->requests[k] > 0)
-            MPI_Testall(sum->requests[k], sum->request + k * sum->per_part, &done,
-                        MPI_STATUSES_IGNORE);
+        if (sum->requests[k] == 0)
+            continue;
+        const double begin = bcop_traffic_begin();
+        MPI_Testall(sum->requests[k], sum->request + k * sum->per_part, &done, MPI_STATUSES_IGNORE);
+        bcop_traffic_end(begin);
     }
 }
 

@@ -1,8 +1,11 @@
 #include "comm/traffic.h"
 
+#include "base/spans.h"
+
 /* One thread of a rank calls MPI, so these need no lock. */
 static bcop_traffic counted;
 static bcop_traffic_kind current = BCOP_TRAFFIC_OTHER;
+static long unreported; /* bytes since the last span */
 
 bcop_traffic_kind bcop_traffic_label(bcop_traffic_kind kind) {
     const bcop_traffic_kind before = current;
@@ -13,6 +16,16 @@ bcop_traffic_kind bcop_traffic_label(bcop_traffic_kind kind) {
 void bcop_traffic_add(long messages, long bytes) {
     counted.messages[current] += messages;
     counted.bytes[current] += messages * bytes;
+    unreported += messages * bytes;
+}
+
+double bcop_traffic_begin(void) {
+    return bcop_spans_begin();
+}
+
+void bcop_traffic_end(double begin) {
+    bcop_spans_end("mpi", bcop_traffic_name(current), begin, (double)unreported);
+    unreported = 0;
 }
 
 bcop_traffic bcop_traffic_read(void) {

@@ -66,6 +66,11 @@ bcop_traffic_kind bcop_traffic_label(bcop_traffic_kind kind);
 /* `messages` messages of `bytes` bytes each leave this rank. Local. */
 void bcop_traffic_add(long messages, long bytes);
 
+/* Around calls of MPI: a span (base/spans.h) of category "mpi", of the present kind and the bytes
+ * added since the last one. Local. */
+double bcop_traffic_begin(void);
+void bcop_traffic_end(double begin);
+
 /* Everything counted since the program began. Local. */
 bcop_traffic bcop_traffic_read(void);
 

@@ -1,5 +1,7 @@
 #include "nn/model.h"
 
+#include "base/spans.h"
+
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
@@ -193,9 +195,14 @@ void bcop_model_plan(bcop_model *m, int run, int group, bool training, bcop_aren
 /* ---- running it ---- */
 
 void bcop_model_build(bcop_model *m) {
-    for (int i = 0; i < m->count; i++)
-        if (m->layer[i].kind->build)
-            m->layer[i].kind->build(&m->layer[i]);
+    for (int i = 0; i < m->count; i++) {
+        bcop_layer *layer = &m->layer[i];
+        if (!layer->kind->build)
+            continue;
+        const double began = bcop_spans_begin();
+        layer->kind->build(layer);
+        bcop_spans_end("build", layer->name, began, layer->build_flops);
+    }
 }
 
 /* `first` counts images of the group, `row` those of all factors. */
@@ -240,7 +247,9 @@ static const float *forward_layers(bcop_model *m, int begin, int end, int n, int
         const bcop_layer *layer = &m->layer[i];
         const bcop_tape tape = tape_of(m, i, row, first);
         float *y = layer->kind->in_place ? (float *)x : last && i >= landing ? last : buffer[side];
+        const double began = bcop_spans_begin();
         layer->kind->forward(layer, n, x, y, &tape, m->scratch);
+        bcop_spans_end("forward", layer->name, began, n * layer->flops);
         x = y;
         if (!layer->kind->in_place)
             side = 1 - side;
@@ -259,6 +268,13 @@ const float *bcop_model_forward(bcop_model *m, int n, int row, const float *x) {
     return forward_layers(m, m->tail, m->count, n, row, 0, whole ? x : head, m->wide, NULL);
 }
 
+static void backward(const bcop_model *m, const bcop_layer *layer, int n, const bcop_tape *tape,
+                     float *gy, float *gx) {
+    const double began = bcop_spans_begin();
+    layer->kind->backward(layer, n, tape, gy, gx, m->scratch);
+    bcop_spans_end("backward", layer->name, began, n * layer->flops);
+}
+
 void bcop_model_backward(bcop_model *m, int n, int row, const float *gz) {
     int side = 0; /* the buffer that holds the gradient of the layer's output */
     memcpy(m->wide[0], gz, (size_t)n * (size_t)m->classes * sizeof *gz);
@@ -272,7 +288,7 @@ void bcop_model_backward(bcop_model *m, int n, int row, const float *gz) {
         if (i == 0 && (!layer->factored || layer->input_left))
             break; /* nobody wants it */
         float *gx = layer->kind->in_place ? gy : m->wide[1 - side];
-        layer->kind->backward(layer, n, &tape, gy, gx, m->scratch);
+        backward(m, layer, n, &tape, gy, gx);
         if (!layer->kind->in_place)
             side = 1 - side;
     }
@@ -289,15 +305,17 @@ void bcop_model_run(bcop_model *m, int n, int row, int first, float *lane_gradie
         if (i == m->tail - 1)
             gy = m->head_gradient + first * bcop_shape_size(layer->out);
         if (layer->parameters > 0) {
+            const double began = bcop_spans_begin();
             layer->kind->slope(layer, n, &tape, in_tail(m, i) ? slope_of(m, i, row, first) : gy,
                                lane_gradient + layer->lane_at, m->scratch);
+            bcop_spans_end("slope", layer->name, began, layer->factored ? 0 : n * layer->flops);
             if (done)
                 done(context, i);
         }
         if (in_tail(m, i) || i == 0)
             continue;
         float *gx = layer->kind->in_place ? gy : m->narrow[side];
-        layer->kind->backward(layer, n, &tape, gy, gx, m->scratch);
+        backward(m, layer, n, &tape, gy, gx);
         if (!layer->kind->in_place)
             side = 1 - side;
         gy = gx;

@@ -1,6 +1,7 @@
 #include "ortho/stage.h"
 
 #include "base/rng.h"
+#include "base/spans.h"
 #include "linalg/product.h"
 #include "linalg/qr.h"
 #include "ortho/tangent.h"
@@ -215,10 +216,7 @@ static bcop_status update_entry(const bcop_stage *stage, bcop_stage_entry *e, do
     stage->rule.optimizer->step(stage->rule.optimizer_options, &s);
     if (!s.rows)
         return BCOP_OK;
-    int needed;
-    BCOP_TRY(bcop_bjorck_retract(stage->rule.bjorck, p->name, s.rows, s.value, s.scratch, &needed));
-    *iterations = needed > *iterations ? needed : *iterations;
-    return BCOP_OK;
+    return bcop_bjorck_retract(stage->rule.bjorck, p->name, s.rows, s.value, s.scratch, iterations);
 }
 
 /* Whether several ranks hold rows of it. */
@@ -250,8 +248,12 @@ static bcop_status update_held(bcop_stage *stage, double lr, double bias_lr, lon
             bcop_stage_entry *e = &stage->entry[i];
             if (is_divided(e) != divided || !takes_part(e))
                 continue;
+            const double began = bcop_spans_begin();
+            int needed = 0;
             const bcop_status status =
-                update_entry(stage, e, e->parameter->orthonormal ? lr : bias_lr, step, iterations);
+                update_entry(stage, e, e->parameter->orthonormal ? lr : bias_lr, step, &needed);
+            bcop_spans_end("update", e->parameter->name, began, bcop_stage_flops(stage, i, needed));
+            *iterations = needed > *iterations ? needed : *iterations;
             if (failed == BCOP_OK && status != BCOP_OK) {
                 failed = status;
                 snprintf(message, sizeof message, "%s", bcop_status_message());

@@ -1,5 +1,7 @@
 #include "train/exchange.h"
 
+#include "base/spans.h"
+
 /* ---- tables ---- */
 
 static void take_tables(bcop_exchange *x, bcop_arena *arena) {
@@ -161,10 +163,8 @@ void bcop_exchange_done(void *context, int index) {
     const int k = x->part_of[index];
     if (k >= 0)
         bcop_lanes_fold(&x->sums, layer->lane_at, layer->lane_gradient);
-    if (x->lane < x->sums.run.count - 1)
-        return;
     const bcop_traffic_kind before = bcop_traffic_label(BCOP_TRAFFIC_GRADIENTS);
-    if (k >= 0 && --x->waiting[k] == 0)
+    if (k >= 0 && x->lane == x->sums.run.count - 1 && --x->waiting[k] == 0)
         bcop_lanes_send(&x->sums, k);
     progress(x);
     bcop_traffic_label(before);
@@ -183,8 +183,11 @@ void bcop_exchange_finish(bcop_exchange *x) {
         const float *sum = bcop_lanes_receive(&x->sums, k);
         for (int i = 0; sum && i < x->model->count; i++) {
             bcop_layer *layer = &x->model->layer[i];
-            if (x->part_of[i] == k)
-                layer->kind->pull(layer, sum + layer->lane_at - x->part[k].begin);
+            if (x->part_of[i] != k)
+                continue;
+            const double began = bcop_spans_begin();
+            layer->kind->pull(layer, sum + layer->lane_at - x->part[k].begin);
+            bcop_spans_end("pull", layer->name, began, layer->pull_flops);
         }
     }
     bcop_traffic_label(before);
@@ -194,8 +197,10 @@ void bcop_exchange_finish(bcop_exchange *x) {
         bcop_parameter *p = f->entry->parameter;
         p->right = bcop_columns_receive(&f->right);
         p->image = bcop_columns_receive(&f->image);
+        const double began = bcop_spans_begin();
         if (left && p->right)
             bcop_rows_outer(&f->entry->rows, x->batch, left, p->right, f->entry->gradient);
+        bcop_spans_end("form", p->name, began, 2.0 * x->batch * (double)f->entry->size);
     }
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/spans.h"
 
 #include <limits.h>
 #include <math.h>
@@ -187,9 +188,11 @@ static void tell(const bcop_worker *w, bcop_phase phase) {
 /* Ends a phase, and begins another. */
 static void turn(bcop_worker *w, bcop_phase ends, bcop_phase begins) {
     const double now = bcop_clock_seconds();
+    bcop_spans_end("phase", bcop_worker_phase(ends), w->since, 0);
     w->seconds[ends] = now - w->since;
     w->since = now;
-    tell(w, begins);
+    if (begins < BCOP_PHASES)
+        tell(w, begins);
 }
 
 /* Logits of the rank's images row .. row + n - 1; their losses by lane into the record. */
@@ -285,7 +288,7 @@ bcop_status bcop_worker_step(bcop_worker *w, long step, double factor, const flo
     turn(w, BCOP_PHASE_UPDATE, BCOP_PHASE_BUILD);
     bcop_fault_at(BCOP_FAULT_STEP_BUILD, NULL);
     bcop_model_build(w->model);
-    w->seconds[BCOP_PHASE_BUILD] = bcop_clock_seconds() - w->since;
+    turn(w, BCOP_PHASE_BUILD, BCOP_PHASES);
     return BCOP_OK;
 }
 
