@@ -11,20 +11,13 @@
 #include <string.h>
 
 static const bcop_command *const commands[] = {
-    &bcop_command_train,
-    &bcop_command_eval,
-    &bcop_command_certify,
-    &bcop_command_attack,
-    &bcop_command_predict,
-    &bcop_command_inspect,
-    &bcop_command_export,
-    &bcop_command_plan,
-    &bcop_command_status,
-    &bcop_command_stop,
-    &bcop_command_plot,
-    &bcop_command_bench,
-    &bcop_command_reference,
-    NULL,
+    &bcop_command_train,     &bcop_command_eval,
+    &bcop_command_certify,   &bcop_command_attack,
+    &bcop_command_predict,   &bcop_command_inspect,
+    &bcop_command_export,    &bcop_command_plan,
+    &bcop_command_status,    &bcop_command_stop,
+    &bcop_command_plot,      &bcop_command_bench,
+    &bcop_command_reference, NULL,
 };
 
 static bool is_help(const char *text) {

@@ -165,7 +165,8 @@ static bcop_status write_files(const bcop_network *n, const bcop_comm *comm, con
         status = write_python(n, p);
     BCOP_TRY(bcop_comm_agree(comm, status));
     if (p->hdf5)
-        status = bcop_store_write(comm, p->file, t->attributes, t->attribute, t->fields, t->field);
+        status =
+            bcop_store_write(comm, p->file, t->attributes, t->attribute, t->fields, t->field, NULL);
     else if (comm->rank == 0)
         status = bcop_safetensors_write(p->file, t->attributes, t->attribute, t->fields, t->field);
     status = bcop_comm_agree(comm, status);

@@ -2,6 +2,7 @@
 #include "app/command.h"
 #include "app/json.h"
 #include "app/network.h"
+#include "app/provenance.h"
 #include "base/log.h"
 
 #include <math.h>
@@ -84,13 +85,14 @@ static json_t *layers_json(const bcop_network *n, const findings *f) {
 static bcop_status print_json(const bcop_network *n, const findings *f) {
     const bcop_snapshot *s = &n->snapshot;
     char *config = bcop_experiment_text(&n->experiment);
-    json_t *out = json_pack("{s:I, s:s, s:o, s:f, s:f, s:o, s:s, s:I, s:s, s:s, s:I}", "step",
-                            (json_int_t)s->progress.step, "config", config ? config : "", "layers",
-                            layers_json(n, f), "lipschitz", f->lipschitz, "input_scale",
-                            bcop_model_input_scale(n->model), "hashes_ok",
-                            s->has_manifest ? json_true() : json_null(), "checkpoint", s->folder,
-                            "epoch", (json_int_t)s->progress.epoch, "created", s->created,
-                            "software", s->software, "version", (json_int_t)s->version);
+    json_t *out = json_pack(
+        "{s:I, s:s, s:o, s:f, s:f, s:o, s:s, s:I, s:s, s:s, s:I, s:o, s:o}", "step",
+        (json_int_t)s->progress.step, "config", config ? config : "", "layers", layers_json(n, f),
+        "lipschitz", f->lipschitz, "input_scale", bcop_model_input_scale(n->model), "hashes_ok",
+        s->has_manifest ? json_true() : json_null(), "checkpoint", s->folder, "epoch",
+        (json_int_t)s->progress.epoch, "created", s->created, "software", s->software, "version",
+        (json_int_t)s->version, "provenance", bcop_provenance_json(s), "hashes",
+        bcop_provenance_hashes(s));
     free(config);
     return bcop_json_print(out);
 }
@@ -160,8 +162,7 @@ static void print_text(const bcop_network *n, const findings *f) {
                       (double)n->model->inverse_std[c]);
     bcop_log_info("input scale %g, Lipschitz bound in pixel units %.9f",
                   bcop_model_input_scale(n->model), f->lipschitz);
-    bcop_log_info(n->snapshot.has_manifest ? "hashes agree with the manifest"
-                                           : "no manifest beside it: nothing to verify it by");
+    bcop_provenance_print(&n->snapshot);
 }
 
 static bcop_status examine(bcop_network *n, const arguments *a, const bcop_comm *comm) {

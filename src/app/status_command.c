@@ -184,8 +184,8 @@ static bcop_status run_with(int argc, char **argv, const bcop_argument options[]
     if (!run)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory");
     int count;
-    bcop_status status = bcop_arguments_read_list(argc, argv, options, 1, &(const char *){"RUN"},
-                                                  argc, run, &count);
+    bcop_status status =
+        bcop_arguments_read_list(argc, argv, options, 1, &(const char *){"RUN"}, argc, run, &count);
     if (status == BCOP_OK)
         status = read_all(run, count, *json, give);
     free(run);

@@ -1,5 +1,7 @@
 #include "ckpt/manifest.h"
 
+#include "base/file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -9,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #define FORMAT "bcop-checkpoint"
 enum { VERSION = 1, SIZE_LIMIT = 4 << 20, NAME_SIZE = 4096 };
@@ -57,28 +60,112 @@ static bool is_stamp(const char *text) {
     return true;
 }
 
-static bcop_status take_entries(const char *name, json_t *hashes, bcop_manifest *manifest) {
-    if (!json_is_object(hashes))
-        return wrong(name, "hashes", "an object");
-    manifest->entry = calloc(json_object_size(hashes) + 1, sizeof *manifest->entry);
-    if (!manifest->entry)
-        return bcop_status_fail(BCOP_INTERNAL, "%s: no memory", name);
+static bcop_status take_hash(const char *name, const json_t *object, const char *field,
+                             uint64_t *hash) {
+    if (!parse_hash(json_string_value(json_object_get(object, field)), hash))
+        return wrong(name, field, "16 hex digits");
+    return BCOP_OK;
+}
+
+static bcop_status take_int(const char *name, const json_t *object, const char *field, int *value) {
+    long found = 0;
+    BCOP_TRY(take_count(name, object, field, &found));
+    if (found > 1 << 30)
+        return wrong(name, field, "a smaller integer");
+    *value = (int)found;
+    return BCOP_OK;
+}
+
+static bcop_status take_origin(const char *name, const json_t *object,
+                               bcop_manifest_origin *origin) {
+    if (!json_is_object(object))
+        return wrong(name, "provenance", "an object");
+    if (!json_is_null(json_object_get(object, "job")))
+        BCOP_TRY(take_text(name, object, "job", origin->job, sizeof origin->job));
+    BCOP_TRY(take_text(name, object, "host", origin->host, sizeof origin->host));
+    BCOP_TRY(take_text(name, object, "cpu", origin->cpu, sizeof origin->cpu));
+    BCOP_TRY(take_text(name, object, "blas", origin->blas, sizeof origin->blas));
+    BCOP_TRY(take_text(name, object, "mpi", origin->mpi, sizeof origin->mpi));
+    BCOP_TRY(take_text(name, object, "hdf5", origin->hdf5, sizeof origin->hdf5));
+    BCOP_TRY(take_int(name, object, "ranks", &origin->ranks));
+    return take_int(name, object, "threads", &origin->threads);
+}
+
+/* Where an array is: [offset, bytes]. */
+static bcop_status take_place(const char *name, const json_t *place, long file_bytes,
+                              bcop_seal_array *array) {
+    const json_t *offset = json_array_get(place, 0), *bytes = json_array_get(place, 1);
+    if (json_array_size(place) != 2 || !json_is_integer(offset) || !json_is_integer(bytes))
+        return bcop_status_fail(BCOP_BAD_DATA, "%s: places: %s: must be [offset, bytes]", name,
+                                array->path);
+    array->offset = (long)json_integer_value(offset);
+    array->bytes = (long)json_integer_value(bytes);
+    if (array->offset < 0 || array->bytes < 0 || array->bytes > file_bytes ||
+        array->offset > file_bytes - array->bytes)
+        return bcop_status_fail(BCOP_BAD_DATA, "%s: places: %s: is not within the file", name,
+                                array->path);
+    return BCOP_OK;
+}
+
+/* The names, places and numbers of blocks of all arrays. */
+static bcop_status take_arrays(const char *name, json_t *hashes, const json_t *places,
+                               bcop_seal *seal) {
     const char *path;
-    json_t *item;
-    json_object_foreach(hashes, path, item) {
-        bcop_manifest_entry *entry = &manifest->entry[manifest->count++];
-        if (path[0] != '/' || strlen(path) >= sizeof entry->path)
+    json_t *list;
+    int i = 0;
+    json_object_foreach(hashes, path, list) {
+        bcop_seal_array *array = &seal->array[i++];
+        if (path[0] != '/' || strlen(path) >= sizeof array->path)
             return bcop_status_fail(BCOP_BAD_DATA, "%s: hashes: \"%.200s\": not a dataset path",
                                     name, path);
-        if (!parse_hash(json_string_value(item), &entry->hash))
-            return bcop_status_fail(BCOP_BAD_DATA, "%s: hashes: %s: must be 16 hex digits", name,
-                                    path);
-        memcpy(entry->path, path, strlen(path) + 1);
+        memcpy(array->path, path, strlen(path) + 1);
+        BCOP_TRY(take_place(name, json_object_get(places, path), seal->bytes, array));
+        if (!json_is_array(list) || (long)json_array_size(list) != bcop_seal_blocks(array->bytes))
+            return bcop_status_fail(BCOP_BAD_DATA, "%s: hashes: %s: must be a list of %ld", name,
+                                    path, bcop_seal_blocks(array->bytes));
     }
     return BCOP_OK;
 }
 
-static bcop_status take_manifest(const char *name, const json_t *root, bcop_manifest *manifest) {
+static bcop_status take_hashes(const char *name, json_t *hashes, bcop_seal *seal) {
+    const char *path;
+    json_t *list;
+    long at = 0;
+    json_object_foreach(hashes, path, list) for (size_t b = 0; b < json_array_size(list); b++) if (
+        !parse_hash(
+            json_string_value(json_array_get(list, b)),
+            &seal->hash[at++])) return bcop_status_fail(BCOP_BAD_DATA,
+                                                        "%s: hashes: %s: must be 16 hex digits",
+                                                        name, path);
+    return BCOP_OK;
+}
+
+static bcop_status take_seal(const char *name, const json_t *root, bcop_seal *seal) {
+    json_t *hashes = json_object_get(root, "hashes");
+    const json_t *places = json_object_get(root, "places");
+    const json_t *state = json_object_get(json_object_get(root, "files"), "state.h5");
+    long bytes = 0, block = 0;
+    uint64_t structure = 0;
+    if (take_count(name, state, "bytes", &bytes) != BCOP_OK)
+        return wrong(name, "files: state.h5: bytes", "an integer that is not negative");
+    if (take_hash(name, state, "structure", &structure) != BCOP_OK)
+        return wrong(name, "files: state.h5: structure", "16 hex digits");
+    BCOP_TRY(take_count(name, root, "block_bytes", &block));
+    if (block != BCOP_SEAL_BLOCK)
+        return wrong(name, "block_bytes", "1048576");
+    if (!json_is_object(hashes))
+        return wrong(name, "hashes", "an object");
+    if (!json_is_object(places) || json_object_size(places) != json_object_size(hashes))
+        return wrong(name, "places", "an object with the keys of hashes");
+    BCOP_TRY(bcop_seal_create((int)json_object_size(hashes), seal));
+    seal->bytes = bytes;
+    seal->structure = structure;
+    BCOP_TRY(take_arrays(name, hashes, places, seal));
+    BCOP_TRY(bcop_seal_number(seal));
+    return take_hashes(name, hashes, seal);
+}
+
+static bcop_status take_head(const char *name, const json_t *root) {
     char format[sizeof FORMAT];
     long version = 0;
     if (!json_is_object(root))
@@ -90,19 +177,21 @@ static bcop_status take_manifest(const char *name, const json_t *root, bcop_mani
     if (version != VERSION)
         return bcop_status_fail(BCOP_BAD_DATA, "%s: version: %ld: this program reads %d", name,
                                 version, VERSION);
+    return BCOP_OK;
+}
+
+static bcop_status take_manifest(const char *name, const json_t *root, bcop_manifest *manifest) {
+    BCOP_TRY(take_head(name, root));
     BCOP_TRY(take_count(name, root, "step", &manifest->step));
     BCOP_TRY(take_count(name, root, "epoch", &manifest->epoch));
     BCOP_TRY(take_text(name, root, "created", manifest->created, sizeof manifest->created));
     if (!is_stamp(manifest->created))
         return wrong(name, "created", "a date like 2026-11-23T09:26:19Z");
     BCOP_TRY(take_text(name, root, "software", manifest->software, sizeof manifest->software));
-    if (!parse_hash(json_string_value(json_object_get(root, "data_fingerprint")),
-                    &manifest->data_fingerprint))
-        return wrong(name, "data_fingerprint", "16 hex digits");
-    const json_t *state = json_object_get(json_object_get(root, "files"), "state.h5");
-    if (take_count(name, state, "bytes", &manifest->state_bytes) != BCOP_OK)
-        return wrong(name, "files: state.h5: bytes", "an integer that is not negative");
-    return take_entries(name, json_object_get(root, "hashes"), manifest);
+    BCOP_TRY(take_hash(name, root, "config", &manifest->config));
+    BCOP_TRY(take_hash(name, root, "data_fingerprint", &manifest->data_fingerprint));
+    BCOP_TRY(take_origin(name, json_object_get(root, "provenance"), &manifest->origin));
+    return take_seal(name, root, &manifest->seal);
 }
 
 bcop_status bcop_manifest_parse(const char *name, const char *text, long bytes,
@@ -123,8 +212,30 @@ bcop_status bcop_manifest_parse(const char *name, const char *text, long bytes,
 }
 
 void bcop_manifest_free(bcop_manifest *manifest) {
-    free(manifest->entry);
+    bcop_seal_free(&manifest->seal);
     *manifest = (bcop_manifest){0};
+}
+
+/* ---- The checksum ---- */
+
+#define TAIL_BEGIN ",\n \"checksum\": \""
+#define TAIL_END "\"\n}\n"
+enum { TAIL = sizeof TAIL_BEGIN - 1 + 16 + sizeof TAIL_END - 1 };
+
+/* TAIL bytes with the end. */
+static void write_tail(const char *text, long bytes, char tail[TAIL + 1]) {
+    snprintf(tail, TAIL + 1, TAIL_BEGIN "%016llx" TAIL_END,
+             (unsigned long long)XXH3_64bits(text, (size_t)bytes));
+}
+
+bcop_status bcop_manifest_checksum(const char *name, const char *text, long bytes) {
+    char tail[TAIL + 1];
+    if (bytes >= TAIL) {
+        write_tail(text, bytes - TAIL, tail);
+        if (memcmp(text + bytes - TAIL, tail, TAIL) == 0)
+            return BCOP_OK;
+    }
+    return bcop_status_fail(BCOP_BAD_DATA, "%s: does not end with its own checksum", name);
 }
 
 /* ---- Files ---- */
@@ -167,28 +278,74 @@ bcop_status bcop_manifest_read(const char *folder, bcop_manifest *manifest) {
         text ? read_all(file, name, text, &bytes)
              : bcop_status_fail(BCOP_INTERNAL, "%s: no memory for %d bytes", name, SIZE_LIMIT + 1);
     close(file);
+    if (status == BCOP_OK && bytes <= SIZE_LIMIT)
+        status = bcop_manifest_checksum(name, text, bytes);
     if (status == BCOP_OK)
         status = bcop_manifest_parse(name, text, bytes, manifest);
     free(text);
     return status;
 }
 
+/* ---- Writing ---- */
+
+static json_t *hex_json(uint64_t hash) {
+    char hex[17];
+    snprintf(hex, sizeof hex, "%016llx", (unsigned long long)hash);
+    return json_string(hex);
+}
+
+/* Both take the references they are given; false when memory is short or a text is not UTF-8. */
+static bool fill_arrays(const bcop_seal *seal, json_t *hashes, json_t *places) {
+    for (int i = 0; i < seal->count; i++) {
+        const bcop_seal_array *a = &seal->array[i];
+        json_t *list = json_array();
+        for (long b = 0; b < bcop_seal_blocks(a->bytes); b++)
+            json_array_append_new(list, hex_json(seal->hash[a->first + b]));
+        if (json_object_set_new(hashes, a->path, list) != 0 ||
+            json_object_set_new(places, a->path,
+                                json_pack("[I, I]", (json_int_t)a->offset, (json_int_t)a->bytes)) !=
+                0)
+            return false;
+    }
+    return true;
+}
+
+static json_t *origin_json(const bcop_manifest_origin *o) {
+    return json_pack("{s:s, s:s?, s:i, s:i, s:s, s:s, s:s, s:s}", "host", o->host, "job",
+                     o->job[0] ? o->job : NULL, "ranks", o->ranks, "threads", o->threads, "cpu",
+                     o->cpu, "blas", o->blas, "mpi", o->mpi, "hdf5", o->hdf5);
+}
+
 /* A new reference, NULL when memory is short or a text is not UTF-8. */
 static json_t *to_json(const bcop_manifest *m) {
-    char hex[17];
-    json_t *hashes = json_object();
-    for (int i = 0; i < m->count; i++) {
-        snprintf(hex, sizeof hex, "%016llx", (unsigned long long)m->entry[i].hash);
-        if (json_object_set_new(hashes, m->entry[i].path, json_string(hex))) {
-            json_decref(hashes);
-            return NULL;
-        }
+    json_t *hashes = json_object(), *places = json_object();
+    if (!fill_arrays(&m->seal, hashes, places)) {
+        json_decref(hashes);
+        json_decref(places);
+        return NULL;
     }
-    snprintf(hex, sizeof hex, "%016llx", (unsigned long long)m->data_fingerprint);
-    return json_pack("{ss si sI sI ss ss ss s{s{sI}} so}", "format", FORMAT, "version", VERSION,
-                     "step", (json_int_t)m->step, "epoch", (json_int_t)m->epoch, "created",
-                     m->created, "software", m->software, "data_fingerprint", hex, "files",
-                     "state.h5", "bytes", (json_int_t)m->state_bytes, "hashes", hashes);
+    return json_pack("{ss si sI sI ss ss so so so s{s{sI so}} si so so}", "format", FORMAT,
+                     "version", VERSION, "step", (json_int_t)m->step, "epoch", (json_int_t)m->epoch,
+                     "created", m->created, "software", m->software, "config", hex_json(m->config),
+                     "data_fingerprint", hex_json(m->data_fingerprint), "provenance",
+                     origin_json(&m->origin), "files", "state.h5", "bytes",
+                     (json_int_t)m->seal.bytes, "structure", hex_json(m->seal.structure),
+                     "block_bytes", BCOP_SEAL_BLOCK, "hashes", hashes, "places", places);
+}
+
+/* The whole text, which the caller frees: the object, its last brace replaced by the tail. */
+static char *to_text(const bcop_manifest *m) {
+    json_t *root = to_json(m);
+    char *body = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
+    json_decref(root);
+    const size_t length = body ? strlen(body) : 0;
+    char *text = length > 2 ? realloc(body, length + TAIL + 1) : NULL;
+    if (!text) {
+        free(body);
+        return NULL;
+    }
+    write_tail(text, (long)length - 2, text + length - 2); /* without "\n}" */
+    return text;
 }
 
 /* What we write we must be able to read. */
@@ -196,70 +353,22 @@ static bcop_status check_text(const char *name, const char *text, const bcop_man
     bcop_manifest copy;
     if (bcop_manifest_parse(name, text, (long)strlen(text), &copy) != BCOP_OK)
         return bcop_status_fail(BCOP_INTERNAL, "%s", bcop_status_message());
-    const int count = copy.count;
+    const int count = copy.seal.count;
     bcop_manifest_free(&copy);
-    if (count != manifest->count)
+    if (count != manifest->seal.count)
         return bcop_status_fail(BCOP_INTERNAL, "%s: hashes: two of one dataset", name);
     return BCOP_OK;
-}
-
-static bcop_status write_all(int file, const char *name, const char *text) {
-    size_t left = strlen(text);
-    while (left > 0) {
-        const ssize_t put = write(file, text, left);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put < 0)
-            return bcop_status_fail(BCOP_IO, "%s: cannot write: %s", name, strerror(errno));
-        text += put;
-        left -= (size_t)put;
-    }
-    if (fsync(file))
-        return bcop_status_fail(BCOP_IO, "%s: cannot sync: %s", name, strerror(errno));
-    return BCOP_OK;
-}
-
-static bcop_status sync_folder(const char *folder) {
-    const int file = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (file < 0)
-        return bcop_status_errno(BCOP_IO, "%s: cannot open", folder);
-    bcop_status status = BCOP_OK;
-    if (fsync(file))
-        status = bcop_status_fail(BCOP_IO, "%s: cannot sync: %s", folder, strerror(errno));
-    close(file);
-    return status;
-}
-
-/* To the temporary name, then to the final one. */
-static bcop_status put_file(const char *folder, const char *name, const char *text) {
-    char work[NAME_SIZE + 32];
-    snprintf(work, sizeof work, "%s.%ld", name, (long)getpid());
-    const int file = open(work, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (file < 0 && (errno == EACCES || errno == EPERM))
-        return bcop_status_errno(BCOP_PERMISSION, "%s: cannot create", work);
-    if (file < 0)
-        return bcop_status_fail(BCOP_CANNOT_CREATE, "%s: cannot create: %s", work, strerror(errno));
-    bcop_status status = write_all(file, work, text);
-    if (close(file) && status == BCOP_OK)
-        status = bcop_status_fail(BCOP_IO, "%s: cannot write: %s", work, strerror(errno));
-    if (status == BCOP_OK && rename(work, name))
-        status = bcop_status_fail(BCOP_IO, "%s: cannot rename: %s", work, strerror(errno));
-    if (status != BCOP_OK)
-        unlink(work);
-    return status == BCOP_OK ? sync_folder(folder) : status;
 }
 
 bcop_status bcop_manifest_write(const char *folder, const bcop_manifest *manifest) {
     char name[NAME_SIZE];
     BCOP_TRY(full_name(name, folder, BCOP_MANIFEST_NAME));
-    json_t *root = to_json(manifest);
-    char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
+    char *text = to_text(manifest);
     bcop_status status =
         text ? check_text(name, text, manifest)
              : bcop_status_fail(BCOP_INTERNAL, "%s: no memory, or a text that is not UTF-8", name);
-    json_decref(root);
     if (status == BCOP_OK)
-        status = put_file(folder, name, text);
+        status = bcop_file_write(folder, BCOP_MANIFEST_NAME, text, strlen(text));
     free(text);
     return status;
 }

@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 struct bcop_store {
     const bcop_comm *comm;
@@ -294,11 +293,6 @@ void bcop_store_close(bcop_store *store) {
         H5Fclose(store->file);
     free(store->path);
     free(store);
-}
-
-uint64_t bcop_store_hash(const bcop_field *field) {
-    const long bytes = bcop_h5_bytes(field);
-    return XXH3_64bits(field->data, bytes > 0 ? (size_t)bytes : 0);
 }
 
 const char *bcop_store_library(void) {

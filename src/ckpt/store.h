@@ -6,7 +6,7 @@
 #ifndef BCOP_CKPT_STORE_H
 #define BCOP_CKPT_STORE_H
 
-#include "base/status.h"
+#include "ckpt/seal.h"
 #include "comm/comm.h"
 
 #include <stdbool.h>
@@ -53,16 +53,17 @@ typedef struct bcop_attribute {
 /* Writes a new file `path` (must not exist): the root attributes `format` and `version` of a
  * checkpoint (unless the table begins with a `format` of its own), groups as the paths need them,
  * the attributes, the datasets; reserves the disk space before the first array is written; flushes,
- * closes, and syncs the file (not its folder). A killed program may leave a work file
- * `path`.<something> beside it. Every rank gives the same tables. A successful return does not
- * prove that the disk holds the right bytes: compare hashes after reading back. On failure every
- * rank returns the same status and the file may be left incomplete (the caller removes it):
- * BCOP_CANNOT_CREATE when it exists or its folder does not, BCOP_PERMISSION, BCOP_IO when the disk
- * is full or fails, BCOP_BAD_DATA when a text is too long, BCOP_INTERNAL when the tables make no
- * sense. Collective. */
+ * closes, and syncs the file and its folder; reads it back, each rank the blocks that another
+ * hashed when it wrote them. After each of these the ranks agree. A killed program may leave a work
+ * file `path`.<something> beside it. Every rank gives the same tables. *seal, unless NULL, gets the
+ * file's seal, which the caller frees. On failure every rank returns the same status, the seal is
+ * empty, and the file may be left incomplete (the caller removes it): BCOP_CANNOT_CREATE when it
+ * exists or its folder does not, BCOP_PERMISSION, BCOP_IO when the disk is full or fails or does
+ * not hold what was written, BCOP_BAD_DATA when a text is too long, BCOP_INTERNAL when the tables
+ * make no sense. Collective. */
 bcop_status bcop_store_write(const bcop_comm *comm, const char *path, int attributes,
-                             const bcop_attribute attribute[], int fields,
-                             const bcop_field field[]);
+                             const bcop_attribute attribute[], int fields, const bcop_field field[],
+                             bcop_seal *seal);
 
 typedef struct bcop_store bcop_store; /* a file open for reading, on rank 0 */
 
@@ -92,8 +93,5 @@ void bcop_store_close(bcop_store *store); /* Local. NULL is allowed */
 
 /* "1.10.8", with its parallel file driver. Local. */
 const char *bcop_store_library(void);
-
-/* XXH3-64 of the field's bytes in memory. Local. */
-uint64_t bcop_store_hash(const bcop_field *field);
 
 #endif

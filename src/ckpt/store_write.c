@@ -1,8 +1,10 @@
-/* bcop_store_write, in two halves. First rank 0 alone makes the file with everything but the
+/* bcop_store_write, in three parts. First rank 0 alone makes the file with everything but the
  * arrays' values, and takes the disk space: what can fail there (a full disk above all) fails
  * outside of any collective call, and the bytes do not depend on the number of ranks. Then all
- * ranks open the file and write the values. */
+ * ranks open the file, write the values and hash them. At last all read each other's blocks back.
+ */
 #include "base/fault.h"
+#include "base/file.h"
 #include "ckpt/h5.h"
 
 #include <errno.h>
@@ -164,6 +166,23 @@ static bcop_status put_structure(const char *path, hid_t file, int attributes,
     return BCOP_OK;
 }
 
+/* Where in the file the arrays are. */
+static bcop_status take_places(const char *path, hid_t file, int fields, const bcop_field field[],
+                               bcop_seal *seal) {
+    for (int i = 0; i < fields; i++) {
+        if (seal->array[i].bytes == 0)
+            continue;
+        const hid_t set = H5Dopen2(file, field[i].path, H5P_DEFAULT);
+        const haddr_t offset = set < 0 ? HADDR_UNDEF : H5Dget_offset(set);
+        if (set >= 0)
+            H5Dclose(set);
+        if (offset == HADDR_UNDEF)
+            return bcop_h5_fail(BCOP_IO, path, "place dataset", field[i].path);
+        seal->array[i].offset = (long)offset;
+    }
+    return BCOP_OK;
+}
+
 /* Takes the disk space of the whole file: a disk that fills up inside a collective write can stop
  * the ranks for ever, and a hole reads as zeros. */
 static bcop_status reserve_space(const char *path) {
@@ -191,8 +210,8 @@ static void name_work(char work[WORK_SIZE], const char *path) {
 
 /* The first half, into the file `work`; `path` is claimed. Rank 0. */
 static bcop_status make_file(const char *path, const char *work, int attributes,
-                             const bcop_attribute attribute[], int fields,
-                             const bcop_field field[]) {
+                             const bcop_attribute attribute[], int fields, const bcop_field field[],
+                             bcop_seal *seal) {
     BCOP_TRY(create_empty(path));
     const hid_t file = create_file(work);
     if (file < 0)
@@ -200,9 +219,17 @@ static bcop_status make_file(const char *path, const char *work, int attributes,
     bcop_status status = put_structure(path, file, attributes, attribute, fields, field);
     if (status == BCOP_OK)
         status = bcop_fault_at(BCOP_FAULT_CKPT_CREATE, NULL);
+    if (status == BCOP_OK)
+        status = take_places(path, file, fields, field, seal);
     if (H5Fclose(file) < 0 && status == BCOP_OK)
         status = bcop_h5_fail(BCOP_IO, path, "write", "the structure");
     return status == BCOP_OK ? reserve_space(work) : status;
+}
+
+/* The first row of rank `rank`'s share of a field. */
+static long first_row(const bcop_comm *comm, const bcop_field *field, int rank) {
+    const long rows = field->size[0], each = rows / comm->size, more = rows % comm->size;
+    return rank * each + (rank < more ? rank : more);
 }
 
 /* One collective write: this rank gives its share of the rows. */
@@ -213,10 +240,9 @@ struct transfer {
 
 static bool transfer_open(struct transfer *t, const bcop_comm *comm, hid_t file,
                           const bcop_field *field) {
-    const long rows = field->size[0], each = rows / comm->size, more = rows % comm->size;
-    const long first = comm->rank * each + (comm->rank < more ? comm->rank : more);
-    const long mine = each + (comm->rank < more ? 1 : 0);
-    const long row_bytes = bcop_h5_bytes(field) / rows;
+    const long first = first_row(comm, field, comm->rank);
+    const long mine = first_row(comm, field, comm->rank + 1) - first;
+    const long row_bytes = bcop_h5_bytes(field) / field->size[0];
     hsize_t start[4] = {(hsize_t)first}, count[4] = {(hsize_t)mine};
     for (int d = 1; d < field->dimensions; d++)
         count[d] = (hsize_t)field->size[d];
@@ -291,40 +317,136 @@ static bcop_status write_fields(const bcop_comm *comm, const char *path, const c
     return bcop_comm_agree(comm, status);
 }
 
-/* Rank 0. */
-static bcop_status finish_file(const char *path, const char *work) {
-    const int file = open(work, O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        return bcop_status_errno(BCOP_IO, "%s: cannot sync", work);
-    bcop_status status = bcop_fault_at(BCOP_FAULT_CKPT_SYNC, NULL);
-    if (status == BCOP_OK && fsync(file))
-        status = bcop_status_fail(BCOP_IO, "%s: cannot sync: %s", work, strerror(errno));
-    close(file);
-    BCOP_TRY(status);
-    if (rename(work, path))
-        return bcop_status_fail(BCOP_IO, "%s: cannot rename %s: %s", path, work, strerror(errno));
-    return BCOP_OK;
+/* Point 6. Rank 0. */
+static bcop_status sync_file(const char *path, const char *work) {
+    char folder[WORK_SIZE];
+    BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_SYNC, NULL));
+    BCOP_TRY(bcop_file_sync(work));
+    snprintf(folder, sizeof folder, "%s", path);
+    char *slash = strrchr(folder, '/');
+    if (slash)
+        slash[slash == folder] = '\0';
+    return bcop_file_sync(slash ? folder : ".");
 }
 
-bcop_status bcop_store_write(const bcop_comm *comm, const char *path, int attributes,
-                             const bcop_attribute attribute[], int fields,
-                             const bcop_field field[]) {
-    bcop_h5_tame();
-    char work[WORK_SIZE] = "";
+/* ---- the seal ---- */
+
+static bcop_status start_seal(int fields, const bcop_field field[], bcop_seal *seal) {
+    BCOP_TRY(bcop_seal_create(fields, seal));
+    for (int i = 0; i < fields; i++) {
+        memcpy(seal->array[i].path, field[i].path, sizeof seal->array[i].path);
+        seal->array[i].bytes = bcop_h5_bytes(&field[i]);
+    }
+    return bcop_seal_number(seal);
+}
+
+/* The rank that writes the first byte of a block, and so hashes it. */
+static int writer_of(const bcop_comm *comm, const bcop_field *field, long block) {
+    const long row = block * BCOP_SEAL_BLOCK / (bcop_h5_bytes(field) / field->size[0]);
+    int rank = (int)(row * comm->size / field->size[0]);
+    while (rank > 0 && first_row(comm, field, rank) > row)
+        rank--;
+    while (rank + 1 < comm->size && first_row(comm, field, rank + 1) <= row)
+        rank++;
+    return rank;
+}
+
+/* Every block is hashed by its writer, and then known to all. Rank 0 adds the file's size. */
+static void hash_blocks(const bcop_comm *comm, const bcop_field field[], bcop_seal *seal) {
+    for (int i = 0; i < seal->count; i++) {
+        const bcop_seal_array *a = &seal->array[i];
+        for (long b = 0; b < bcop_seal_blocks(a->bytes); b++)
+            if (writer_of(comm, &field[i], b) == comm->rank)
+                seal->hash[a->first + b] = bcop_seal_hash(field[i].data, a->bytes, b);
+    }
+    for (long done = 0; done < seal->blocks && comm->size > 1; done += 1 << 20) {
+        const long part = seal->blocks - done < 1 << 20 ? seal->blocks - done : 1 << 20;
+        MPI_Allreduce(MPI_IN_PLACE, seal->hash + done, (int)part, MPI_UINT64_T, MPI_BOR,
+                      comm->handle);
+    }
+}
+
+/* Rank 0: what it alone knows. */
+static bcop_status measure_file(const char *work, bcop_seal *seal) {
+    struct stat about;
+    if (stat(work, &about) != 0)
+        return bcop_status_errno(BCOP_IO, "%s: cannot be read back", work);
+    seal->bytes = (long)about.st_size;
+    return bcop_seal_structure(work, seal, &seal->structure);
+}
+
+/* Whose blocks this rank reads back: those of the rank before it. */
+struct reading {
+    const bcop_comm *comm;
+    const bcop_field *field;
+    const bcop_seal *seal;
+};
+
+static bool is_the_neighbours(const void *context, long block) {
+    const struct reading *r = context;
+    int array = 0;
+    while (array + 1 < r->seal->count && r->seal->array[array + 1].first <= block)
+        array++;
+    const long within = block - r->seal->array[array].first;
+    return (writer_of(r->comm, &r->field[array], within) + 1) % r->comm->size == r->comm->rank;
+}
+
+/* Point 7, after all know the whole seal. */
+static bcop_status read_back(const bcop_comm *comm, const char *work, const bcop_field field[],
+                             bcop_seal *seal) {
+    bcop_status status = comm->rank == 0 ? measure_file(work, seal) : BCOP_OK;
+    BCOP_TRY(bcop_comm_agree(comm, status));
+    bcop_comm_broadcast(comm, &seal->bytes, sizeof seal->bytes, 0);
+    bcop_comm_broadcast(comm, &seal->structure, sizeof seal->structure, 0);
+    bcop_comm_broadcast(comm, seal->array, seal->count * (long)sizeof *seal->array, 0);
+    const struct reading reading = {comm, field, seal};
+    status = bcop_fault_at(BCOP_FAULT_CKPT_VERIFY, NULL);
+    if (status == BCOP_OK)
+        status =
+            bcop_seal_check(work, seal, comm->rank == 1 % comm->size, is_the_neighbours, &reading);
+    if (status == BCOP_BAD_DATA || status == BCOP_NO_INPUT)
+        status = bcop_status_fail(BCOP_IO, "the disk does not hold what was written: %s",
+                                  bcop_status_message());
+    return bcop_comm_agree(comm, status);
+}
+
+static bcop_status write_file(const bcop_comm *comm, const char *path, char work[WORK_SIZE],
+                              int attributes, const bcop_attribute attribute[], int fields,
+                              const bcop_field field[], bcop_seal *seal) {
     bcop_status status = check_tables(path, attributes, attribute, fields, field);
+    if (status == BCOP_OK)
+        status = start_seal(fields, field, seal);
     BCOP_TRY(bcop_comm_agree(comm, status));
     if (comm->rank == 0) {
         name_work(work, path);
-        status = make_file(path, work, attributes, attribute, fields, field);
+        status = make_file(path, work, attributes, attribute, fields, field, seal);
     }
-    status = bcop_comm_agree(comm, status);
-    if (status == BCOP_OK) {
-        bcop_comm_broadcast(comm, work, sizeof work, 0);
-        status = write_fields(comm, path, work, fields, field);
-    }
-    if (comm->rank == 0 && status == BCOP_OK)
-        status = finish_file(path, work);
-    if (comm->rank == 0 && status != BCOP_OK)
-        unlink(work);
+    BCOP_TRY(bcop_comm_agree(comm, status));
+    bcop_comm_broadcast(comm, work, WORK_SIZE, 0);
+    BCOP_TRY(write_fields(comm, path, work, fields, field));
+    hash_blocks(comm, field, seal);
+    BCOP_TRY(bcop_comm_agree(comm, comm->rank == 0 ? sync_file(path, work) : BCOP_OK));
+    BCOP_TRY(read_back(comm, work, field, seal));
+    if (comm->rank == 0 && rename(work, path) != 0)
+        status = bcop_status_fail(BCOP_IO, "%s: cannot rename %s: %s", path, work, strerror(errno));
     return bcop_comm_agree(comm, status);
+}
+
+bcop_status bcop_store_write(const bcop_comm *comm, const char *path, int attributes,
+                             const bcop_attribute attribute[], int fields, const bcop_field field[],
+                             bcop_seal *seal) {
+    bcop_h5_tame();
+    bcop_seal own = {0};
+    char work[WORK_SIZE] = "";
+    const bcop_status status =
+        write_file(comm, path, work, attributes, attribute, fields, field, &own);
+    if (comm->rank == 0 && status != BCOP_OK && work[0])
+        unlink(work);
+    if (status == BCOP_OK && seal)
+        *seal = own;
+    else
+        bcop_seal_free(&own);
+    if (status != BCOP_OK && seal)
+        *seal = (bcop_seal){0};
+    return status;
 }

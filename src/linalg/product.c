@@ -108,6 +108,10 @@ void bcop_product_threads(int threads) {
     openblas_set_num_threads(threads);
 }
 
+int bcop_product_thread_count(void) {
+    return openblas_get_num_threads();
+}
+
 const char *bcop_product_library(void) {
     static char text[160];
     snprintf(text, sizeof text, "%s, core %s", openblas_get_config(), openblas_get_corename());

@@ -54,6 +54,9 @@ void bcop_product_transpose(int rows, int cols, const float *from, float *to);
 /* Threads of one product (1 where several ranks share a machine). */
 void bcop_product_threads(int threads);
 
+/* How many it uses. Local. */
+int bcop_product_thread_count(void);
+
 /* "OpenBLAS 0.3.21 SkylakeX": part of what decides the bits of a result. */
 const char *bcop_product_library(void);
 

@@ -2,7 +2,10 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/file.h"
+#include "base/host.h"
 #include "base/log.h"
+#include "linalg/product.h"
 #include "train/rundir.h"
 
 #include <errno.h>
@@ -218,12 +221,22 @@ static void fill_attributes(attributes *a, const bcop_checkpoint *c, const bcop_
     put_long(a, "/history", "best_step", progress->best_step);
     put_real(a, "/history", "best_certified", progress->best_certified);
     put_real(a, "/history", "best_clean", progress->best_clean);
+    put_long(a, "/history", "evaluated_step", progress->evaluated_step);
 }
 
-static bcop_status check_finite(const char *place, const bcop_field *field, bcop_status code) {
+static long field_size(const bcop_field *field) {
     long size = 1;
     for (int d = 0; d < field->dimensions; d++)
         size *= field->size[d];
+    return size;
+}
+
+static long field_bytes(const bcop_field *field) {
+    return field_size(field) * (field->type == BCOP_FIELD_FLOAT ? 4 : 8);
+}
+
+static bcop_status check_finite(const char *place, const bcop_field *field, bcop_status code) {
+    const long size = field_size(field);
     for (long i = 0; i < size; i++)
         if (!isfinite(((const float *)field->data)[i]))
             return bcop_status_fail(code, "%s: %s is not finite", place, field->path);
@@ -242,122 +255,178 @@ static bcop_status check_state(const bcop_checkpoint *c, const bcop_progress *pr
     return BCOP_OK;
 }
 
-static bcop_status write_state(bcop_checkpoint *c, const bcop_experiment *e, const char *path,
-                               const bcop_progress *progress, const char *created) {
+/* What every rank must hold alike. */
+static uint64_t hash_parameters(const bcop_checkpoint *c) {
+    uint64_t hash = 0;
+    for (int i = 0; i < c->count; i++)
+        if (c->part[i] & (BCOP_PART_BIAS | BCOP_PART_BLOCK)) {
+            const long bytes = field_bytes(&c->field[i]);
+            for (long b = 0; b < bcop_seal_blocks(bytes); b++)
+                hash = 31 * hash + bcop_seal_hash(c->field[i].data, bytes, b);
+        }
+    return hash;
+}
+
+/* Point 1. */
+static bcop_status agree_on_state(const bcop_checkpoint *c, const bcop_progress *progress,
+                                  uint64_t config) {
+    const struct {
+        bcop_progress progress;
+        uint64_t config, parameters;
+    } description = {*progress, config, hash_parameters(c)};
+    BCOP_TRY(bcop_comm_agree(c->comm, check_state(c, progress)));
+    const bcop_status status =
+        bcop_comm_same(c->comm, &description, sizeof description, "state to be saved");
+    return status == BCOP_OK ? BCOP_OK
+                             : bcop_status_fail(BCOP_INTERNAL, "%s", bcop_status_message());
+}
+
+/* What is written about one state. */
+typedef struct writing {
+    const bcop_experiment *experiment;
+    const bcop_progress *progress;
+    const char *run;
+    char folder[BCOP_PATH_MAX]; /* the temporary one */
+    char *config;               /* owned */
+    attributes attributes;
+    bcop_manifest manifest; /* the seal is owned */
+} writing;
+
+static bcop_status prepare(const bcop_checkpoint *c, writing *w) {
     for (int i = 0; i < c->model->count; i++)
         if (c->model->layer[i].kind->store)
             c->model->layer[i].kind->store(&c->model->layer[i], c->stored[i]);
-    attributes a = {.list = calloc(ATTRIBUTES_MAX, sizeof *a.list)};
-    char *config = bcop_experiment_text(e);
-    bcop_status status = check_state(c, progress);
-    if (status == BCOP_OK && (!a.list || !config))
-        status = bcop_status_fail(BCOP_INTERNAL, "out of memory for the checkpoint");
-    if (status == BCOP_OK)
-        fill_attributes(&a, c, e, progress, config, created);
-    status = bcop_comm_agree(c->comm, status);
-    if (status == BCOP_OK)
-        status = bcop_store_write(c->comm, path, a.count, a.list, c->count, c->field);
-    for (int i = 0; i < a.texts; i++)
-        free(a.owned[i]);
-    free(a.list);
-    free(config);
-    return status;
-}
-
-static bcop_status write_manifest(const bcop_checkpoint *c, const char *folder, const char *state,
-                                  const bcop_progress *progress, const char *created,
-                                  uint64_t fingerprint) {
-    struct stat info;
-    if (stat(state, &info) != 0)
-        return bcop_status_errno(BCOP_IO, "%s", state);
-    bcop_manifest manifest = {.step = progress->step,
-                              .epoch = progress->epoch,
-                              .software = "bcop " BCOP_VERSION,
-                              .data_fingerprint = fingerprint,
-                              .state_bytes = (long)info.st_size,
-                              .count = c->count,
-                              .entry = calloc((size_t)c->count + 1, sizeof *manifest.entry)};
-    if (!manifest.entry)
+    w->config = bcop_experiment_text(w->experiment);
+    w->attributes.list = calloc(ATTRIBUTES_MAX, sizeof *w->attributes.list);
+    if (!w->config || !w->attributes.list)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for the checkpoint");
-    memcpy(manifest.created, created, sizeof manifest.created);
-    for (int i = 0; i < c->count; i++) {
-        memcpy(manifest.entry[i].path, c->field[i].path, sizeof manifest.entry[i].path);
-        manifest.entry[i].hash = bcop_store_hash(&c->field[i]);
-    }
-    const bcop_status status = bcop_manifest_write(folder, &manifest);
-    bcop_manifest_free(&manifest);
+    w->manifest.config = bcop_seal_hash(w->config, (long)strlen(w->config), 0);
+    fill_attributes(&w->attributes, c, w->experiment, w->progress, w->config, w->manifest.created);
+    return BCOP_OK;
+}
+
+static void discard(writing *w) {
+    for (int i = 0; i < w->attributes.texts; i++)
+        free(w->attributes.owned[i]);
+    free(w->attributes.list);
+    free(w->config);
+    bcop_manifest_free(&w->manifest);
+}
+
+/* Rank 0: what a killed attempt left, whatever it is, gives way. */
+static bcop_status make_folder(const char *folder) {
+    bcop_rundir_remove(folder);
+    if (mkdir(folder, 0777) != 0)
+        return bcop_status_errno(BCOP_CANNOT_CREATE, "%s: cannot create", folder);
+    return BCOP_OK;
+}
+
+/* Points 8 and 9, on rank 0. */
+static bcop_status commit(const writing *w) {
+    char folder[BCOP_PATH_MAX];
+    bcop_rundir_step_path(w->run, w->progress->step, "", folder);
+    BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_MANIFEST, NULL));
+    BCOP_TRY(bcop_manifest_write(w->folder, &w->manifest));
+    BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_RENAME, NULL));
+    if (rename(w->folder, folder) != 0)
+        return bcop_status_errno(BCOP_IO, "%s: cannot rename", w->folder);
+    BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_LINK, NULL));
+    BCOP_TRY(bcop_file_sync(w->run));
+    return bcop_rundir_link(w->run, "latest", w->progress->step);
+}
+
+static bcop_status write_all(const bcop_checkpoint *c, writing *w) {
+    const bool root = c->comm->rank == 0;
+    char state[BCOP_PATH_MAX];
+    BCOP_TRY(bcop_comm_agree(c->comm, prepare(c, w)));
+    BCOP_TRY(agree_on_state(c, w->progress, w->manifest.config));
+    BCOP_TRY(bcop_comm_agree(c->comm, root ? make_folder(w->folder) : BCOP_OK));
+    bcop_rundir_step_path(w->run, w->progress->step, ".tmp/state.h5", state);
+    bcop_status status = bcop_store_write(c->comm, state, w->attributes.count, w->attributes.list,
+                                          c->count, c->field, &w->manifest.seal);
+    if (status == BCOP_OK)
+        status = bcop_comm_agree(c->comm, root ? commit(w) : BCOP_OK);
+    if (status != BCOP_OK && root)
+        bcop_rundir_remove(w->folder);
     return status;
 }
 
-/* Rank 0: from the temporary folder to a committed checkpoint. */
-static bcop_status commit(const bcop_checkpoint *c, const char *run, const char *temporary,
-                          const char *state, const bcop_progress *progress, const char *created,
-                          uint64_t fingerprint) {
-    char folder[BCOP_PATH_MAX];
-    bcop_rundir_step_path(run, progress->step, "", folder);
-    BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_MANIFEST, NULL));
-    BCOP_TRY(write_manifest(c, temporary, state, progress, created, fingerprint));
-    BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_RENAME, NULL));
-    if (rename(temporary, folder) != 0)
-        return bcop_status_errno(BCOP_IO, "%s: cannot rename", temporary);
-    BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_LINK, NULL));
-    BCOP_TRY(bcop_rundir_sync(run));
-    return bcop_rundir_link(run, "latest", progress->step);
+bcop_manifest_origin bcop_checkpoint_origin(const bcop_comm *comm) {
+    bcop_manifest_origin o = {.ranks = comm->size, .threads = bcop_product_thread_count()};
+    const char *job = bcop_host_job();
+    snprintf(o.host, sizeof o.host, "%s", bcop_host_name());
+    snprintf(o.job, sizeof o.job, "%s", job ? job : "");
+    snprintf(o.cpu, sizeof o.cpu, "%s", bcop_host_cpu());
+    snprintf(o.blas, sizeof o.blas, "%s", bcop_product_library());
+    snprintf(o.mpi, sizeof o.mpi, "%s", bcop_comm_library());
+    snprintf(o.hdf5, sizeof o.hdf5, "%s", bcop_store_library());
+    return o;
 }
 
 bcop_status bcop_checkpoint_write(bcop_checkpoint *c, const bcop_experiment *e, const char *run,
-                                  const bcop_progress *progress, uint64_t fingerprint) {
+                                  const bcop_progress *progress, uint64_t fingerprint,
+                                  long *bytes) {
     move_slots(c, true);
-    char temporary[BCOP_PATH_MAX], state[BCOP_PATH_MAX], created[21];
-    bcop_rundir_step_path(run, progress->step, ".tmp", temporary);
-    bcop_rundir_step_path(run, progress->step, ".tmp/state.h5", state);
-    bcop_clock_stamp(created);
-    bcop_status status = BCOP_OK;
-    if (c->comm->rank == 0 && mkdir(temporary, 0777) != 0)
-        status = bcop_status_errno(BCOP_CANNOT_CREATE, "%s", temporary);
-    status = bcop_comm_agree(c->comm, status);
-    if (status == BCOP_OK)
-        status = write_state(c, e, state, progress, created);
-    if (status == BCOP_OK) {
-        if (c->comm->rank == 0)
-            status = commit(c, run, temporary, state, progress, created, fingerprint);
-        status = bcop_comm_agree(c->comm, status);
-    }
-    if (status != BCOP_OK && c->comm->rank == 0)
-        bcop_rundir_remove(temporary);
+    writing w = {.experiment = e,
+                 .progress = progress,
+                 .run = run,
+                 .manifest = {.step = progress->step,
+                              .epoch = progress->epoch,
+                              .software = "bcop " BCOP_VERSION,
+                              .data_fingerprint = fingerprint,
+                              .origin = bcop_checkpoint_origin(c->comm)}};
+    bcop_rundir_step_path(run, progress->step, ".tmp", w.folder);
+    bcop_clock_stamp(w.manifest.created);
+    const bcop_status status = write_all(c, &w);
+    if (status == BCOP_OK && bytes)
+        *bytes = w.manifest.seal.bytes;
+    discard(&w);
     return status;
 }
 
 /* ---- reading ---- */
 
-/* Rank 0 reads the manifest, the others get it. */
-static bcop_status open_manifest(const bcop_comm *comm, bcop_snapshot *s) {
-    bcop_status status = comm->rank == 0 ? bcop_fault_at(BCOP_FAULT_LOAD_OPEN, NULL) : BCOP_OK;
-    if (comm->rank == 0 && status == BCOP_OK) {
-        char path[sizeof s->folder + 32];
-        snprintf(path, sizeof path, "%s/%s", s->folder, BCOP_MANIFEST_NAME);
-        s->has_manifest = access(path, F_OK) == 0;
-        if (s->has_manifest)
-            status = bcop_manifest_read(s->folder, &s->manifest);
-        snprintf(path, sizeof path, "%s/state.h5", s->folder);
-        struct stat info;
-        if (status == BCOP_OK && s->has_manifest && stat(path, &info) == 0 &&
-            info.st_size != s->manifest.state_bytes)
-            status = bcop_status_fail(BCOP_BAD_DATA, "%s: has %ld bytes, its manifest says %ld",
-                                      path, (long)info.st_size, s->manifest.state_bytes);
+/* Rank 0: the manifest, and every byte of the state against it. */
+static bcop_status verify(bcop_snapshot *s) {
+    char path[sizeof s->folder + 32];
+    BCOP_TRY(bcop_fault_at(BCOP_FAULT_LOAD_OPEN, NULL));
+    snprintf(path, sizeof path, "%s/%s", s->folder, BCOP_MANIFEST_NAME);
+    s->has_manifest = access(path, F_OK) == 0;
+    if (!s->has_manifest)
+        return BCOP_OK;
+    BCOP_TRY(bcop_manifest_read(s->folder, &s->manifest));
+    snprintf(path, sizeof path, "%s/state.h5", s->folder);
+    return bcop_seal_check(path, &s->manifest.seal, true, NULL, NULL);
+}
+
+/* The seal from rank 0, whose memory others have yet to take. */
+static bcop_status share_seal(const bcop_comm *comm, bcop_seal *seal) {
+    bcop_seal all = *seal;
+    bcop_status status = BCOP_OK;
+    if (comm->rank != 0) {
+        status = bcop_seal_create(all.count, seal);
+        seal->hash = calloc((size_t)all.blocks + 1, sizeof *seal->hash);
+        if (status == BCOP_OK && !seal->hash)
+            status = bcop_status_fail(BCOP_INTERNAL, "out of memory for the manifest");
+        seal->bytes = all.bytes;
+        seal->structure = all.structure;
+        seal->blocks = all.blocks;
     }
     BCOP_TRY(bcop_comm_agree(comm, status));
-    bcop_manifest_entry *own = s->manifest.entry;
+    bcop_comm_broadcast(comm, seal->array, seal->count * (long)sizeof *seal->array, 0);
+    bcop_comm_broadcast(comm, seal->hash, seal->blocks * (long)sizeof *seal->hash, 0);
+    return BCOP_OK;
+}
+
+/* Rank 0 reads the manifest and verifies, the others get it. */
+static bcop_status open_manifest(const bcop_comm *comm, bcop_snapshot *s) {
+    BCOP_TRY(bcop_comm_agree(comm, comm->rank == 0 ? verify(s) : BCOP_OK));
+    const bcop_seal own = s->manifest.seal;
     bcop_comm_broadcast(comm, &s->has_manifest, sizeof s->has_manifest, 0);
     bcop_comm_broadcast(comm, &s->manifest, sizeof s->manifest, 0);
-    const long bytes = s->manifest.count * (long)sizeof *own;
-    s->manifest.entry = comm->rank == 0 ? own : malloc((size_t)bytes + 1);
-    status = BCOP_OK;
-    if (!s->manifest.entry && bytes)
-        status = bcop_status_fail(BCOP_INTERNAL, "out of memory for the manifest");
-    BCOP_TRY(bcop_comm_agree(comm, status));
-    bcop_comm_broadcast(comm, s->manifest.entry, bytes, 0);
-    return BCOP_OK;
+    if (comm->rank == 0)
+        s->manifest.seal = own;
+    return s->has_manifest ? share_seal(comm, &s->manifest.seal) : BCOP_OK;
 }
 
 static bcop_status read_config(const bcop_comm *comm, bcop_snapshot *s, const char *path,
@@ -372,6 +441,10 @@ static bcop_status read_config(const bcop_comm *comm, bcop_snapshot *s, const ch
     if (status == BCOP_OK)
         status = bcop_store_text(s->store, "/", "config", text, length + 1);
     bcop_config *config = NULL;
+    if (status == BCOP_OK && s->has_manifest &&
+        s->manifest.config != bcop_seal_hash(text, length, 0))
+        status =
+            bcop_status_fail(BCOP_BAD_DATA, "%s: its configuration is not the manifest's", path);
     if (status == BCOP_OK)
         status = bcop_config_parse(text, (size_t)length, path, &config);
     if (status == BCOP_OK)
@@ -411,8 +484,10 @@ static bcop_status read_progress(bcop_snapshot *s) {
     BCOP_TRY(bcop_store_long(s->store, "/history", "best_step", &p->best_step));
     BCOP_TRY(bcop_store_real(s->store, "/history", "best_certified", &p->best_certified));
     BCOP_TRY(bcop_store_real(s->store, "/history", "best_clean", &p->best_clean));
+    BCOP_TRY(bcop_store_long(s->store, "/history", "evaluated_step", &p->evaluated_step));
     if (p->step < 0 || p->epoch < 0 || p->best_step < -1 || p->best_step > p->step ||
-        !isfinite(p->best_certified) || !isfinite(p->best_clean))
+        p->evaluated_step < -1 || p->evaluated_step > p->step || !isfinite(p->best_certified) ||
+        !isfinite(p->best_clean))
         return bcop_status_fail(BCOP_BAD_DATA,
                                 "%s/state.h5: its progress makes no sense (step %ld)", s->folder,
                                 p->step);
@@ -451,14 +526,12 @@ void bcop_checkpoint_close(bcop_snapshot *s) {
 
 /* What was read against the manifest, and against what numbers may be. */
 static bcop_status check_field(const bcop_snapshot *s, const bcop_field *field) {
-    const bcop_manifest_entry *entry = NULL;
-    for (int i = 0; i < s->manifest.count && !entry; i++)
-        if (strcmp(s->manifest.entry[i].path, field->path) == 0)
-            entry = &s->manifest.entry[i];
-    if (s->has_manifest && !entry)
+    const int entry = bcop_seal_find(&s->manifest.seal, field->path);
+    if (s->has_manifest && entry < 0)
         return bcop_status_fail(BCOP_BAD_DATA, "%s/%s: has no hash for %s", s->folder,
                                 BCOP_MANIFEST_NAME, field->path);
-    if (s->has_manifest && entry->hash != bcop_store_hash(field))
+    if (s->has_manifest && (s->manifest.seal.array[entry].bytes != field_bytes(field) ||
+                            !bcop_seal_agrees(&s->manifest.seal, entry, field->data)))
         return bcop_status_fail(BCOP_BAD_DATA, "%s/state.h5: %s differs from its hash", s->folder,
                                 field->path);
     char place[sizeof s->folder + 32];
@@ -476,10 +549,10 @@ bcop_status bcop_checkpoint_load(bcop_checkpoint *c, bcop_snapshot *s, unsigned 
             mine = check_field(s, &c->field[i]);
     }
     /* Everything was asked for: then the manifest must know of nothing else. */
-    if (mine == BCOP_OK && s->has_manifest && s->manifest.count != c->count &&
+    if (mine == BCOP_OK && s->has_manifest && s->manifest.seal.count != c->count &&
         (parts & BCOP_PART_OPTIMIZER))
         mine = bcop_status_fail(BCOP_BAD_DATA, "%s/%s: lists %d fields, the network has %d",
-                                s->folder, BCOP_MANIFEST_NAME, s->manifest.count, c->count);
+                                s->folder, BCOP_MANIFEST_NAME, s->manifest.seal.count, c->count);
     BCOP_TRY(bcop_comm_agree(c->comm, mine));
     if (parts & BCOP_PART_OPTIMIZER)
         move_slots(c, false);

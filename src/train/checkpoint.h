@@ -18,6 +18,7 @@ typedef struct bcop_progress {
     long step, epoch;
     long best_step; /* -1: none yet */
     double best_certified, best_clean;
+    long evaluated_step; /* of the last evaluation between epochs; -1: none yet */
 } bcop_progress;
 
 typedef enum bcop_checkpoint_part {
@@ -43,13 +44,26 @@ typedef struct bcop_checkpoint {
 void bcop_checkpoint_plan(bcop_checkpoint *checkpoint, const bcop_comm *comm, bcop_model *model,
                           const bcop_stage *stage, bcop_arena *arena);
 
-/* Writes RUN/step-NNNNNNNN: into a temporary folder, synced, renamed; then points `latest` at it.
- * `run` must name the same folder on every rank, whatever its working directory. On failure every
- * rank has the same status; BCOP_DIVERGED when the state has a number that is not finite.
- * Collective. */
+/* Commits RUN/step-NNNNNNNN, in ten points with an agreement after each:
+ *   1 the state is finite, step and configuration are the same on all ranks
+ *   2 state.h5 in RUN/step-NNNNNNNN.tmp: all arrays and attributes, V110 format, flushed
+ *   3 its disk space taken
+ *   4 the arrays written together; each rank hashes what it wrote, in blocks of the whole array
+ *   5 flushed and closed
+ *   6 file and folder synced
+ *   7 read back: each rank checks another's blocks
+ *   8 MANIFEST.json
+ *   9 the folder gets its name, RUN is synced; then the link `latest` points at it
+ *  10 the caller may remove old ones (bcop_rundir_prune)
+ * `run` must name the same folder on every rank, whatever its working directory. On failure the
+ * temporary folder is removed and every rank has the same status; BCOP_DIVERGED when the state has
+ * a number that is not finite. *bytes, unless NULL: the size of state.h5. Collective. */
 bcop_status bcop_checkpoint_write(bcop_checkpoint *checkpoint, const bcop_experiment *experiment,
                                   const char *run, const bcop_progress *progress,
-                                  uint64_t data_fingerprint);
+                                  uint64_t data_fingerprint, long *bytes);
+
+/* This machine and job. Local. */
+bcop_manifest_origin bcop_checkpoint_origin(const bcop_comm *comm);
 
 /* A checkpoint folder opened for reading. */
 typedef struct bcop_snapshot {
@@ -64,7 +78,8 @@ typedef struct bcop_snapshot {
     char created[32], software[128];
 } bcop_snapshot;
 
-/* Opens `folder` and reads its progress and configuration into *experiment (the caller frees it).
+/* Opens `folder`, after rank 0 has compared every byte of state.h5 with the manifest's hashes (when
+ * there is one), and reads its progress and configuration into *experiment (the caller frees it).
  * BCOP_BAD_DATA, BCOP_NO_INPUT. Collective. */
 bcop_status bcop_checkpoint_open(const bcop_comm *comm, const char *folder, bcop_snapshot *snapshot,
                                  bcop_experiment *experiment);

@@ -47,8 +47,9 @@ typedef struct bcop_experiment {
     } evaluate;
     struct {
         int every_epochs;
-        double every_minutes;
-        int keep;
+        double every_minutes, min_seconds;
+        int keep, keep_every_epochs;
+        int max_failures;
     } checkpoint;
     void *data_options, *loss_options, *optimizer_options; /* of the kinds; owned */
     const bcop_node *model_node, *input_node;              /* input_node: the root when absent */

@@ -5,6 +5,7 @@
 #include "train/rundir.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 typedef enum source { SOURCE_NONE, SOURCE_OWN, SOURCE_OTHER, SOURCE_PARAMETERS } source;
@@ -60,6 +61,25 @@ static bcop_status check(const bcop_resume *r, const bcop_snapshot *s,
     return BCOP_OK;
 }
 
+static void warn_of(const char *what, const char *then, const char *now) {
+    if (strcmp(then, now) != 0)
+        bcop_log_warn(
+            "the checkpoint was written with %s '%s', this is '%s': what follows may differ "
+            "in the last bits",
+            what, then, now);
+}
+
+/* The same bits are promised on one type of CPU, build of BLAS and number of threads only. */
+static void compare_machine(const bcop_resume *r, const bcop_manifest_origin *then) {
+    const bcop_manifest_origin now = bcop_checkpoint_origin(r->comm);
+    char threads[2][16];
+    snprintf(threads[0], sizeof threads[0], "%d", then->threads);
+    snprintf(threads[1], sizeof threads[1], "%d", now.threads);
+    warn_of("CPU", then->cpu, now.cpu);
+    warn_of("BLAS", then->blas, now.blas);
+    warn_of("threads per rank", threads[0], threads[1]);
+}
+
 /* Reads the checkpoint of the decision. *damaged: the failure is the files' own, so that another
    checkpoint may do. */
 static bcop_status load(const bcop_resume *r, const decision *d, bcop_progress *progress,
@@ -82,6 +102,8 @@ static bcop_status load(const bcop_resume *r, const decision *d, bcop_progress *
         if (d->source != SOURCE_OWN || a->value[a->count - 1] != b->value[b->count - 1])
             progress->best_step = -1;
     }
+    if (status == BCOP_OK && whole && snapshot.has_manifest)
+        compare_machine(r, &snapshot.manifest.origin);
     if (status == BCOP_OK)
         bcop_log_info("%s %s (step %ld)", whole ? "continuing from" : "parameters from", d->folder,
                       snapshot.progress.step);
@@ -90,9 +112,33 @@ static bcop_status load(const bcop_resume *r, const decision *d, bcop_progress *
     return status;
 }
 
+enum { REASONS_MAX = 16 };
+
+/* Rank 0: why checkpoints were not used. */
+typedef struct reasons {
+    int count;
+    long step[REASONS_MAX];
+    char text[REASONS_MAX][1024];
+} reasons;
+
+static void note(reasons *all, long step) {
+    if (all->count < REASONS_MAX) {
+        snprintf(all->text[all->count], sizeof all->text[0], "%s\n", bcop_status_message());
+        all->step[all->count++] = step;
+    }
+}
+
+static const char *reason_of(const reasons *all, long step) {
+    for (int i = 0; i < all->count; i++)
+        if (all->step[i] == step)
+            return all->text[i];
+    return "it has no " BCOP_MANIFEST_NAME ": it was never committed\n";
+}
+
 /* Rank 0: the checkpoint before the damaged one. */
-static bcop_status step_back(const bcop_resume *r, decision *d) {
+static bcop_status step_back(const bcop_resume *r, decision *d, reasons *all) {
     const long older = bcop_rundir_older(r->run, d->step, true);
+    note(all, d->step);
     if (older < 0)
         return bcop_status_fail(BCOP_BAD_DATA, "%s: none of its checkpoints is valid (%s)", r->run,
                                 bcop_status_message());
@@ -103,16 +149,17 @@ static bcop_status step_back(const bcop_resume *r, decision *d) {
 }
 
 /* Rank 0: what is newer than the checkpoint in use goes out of the way. */
-static bcop_status set_newer_aside(const bcop_resume *r, long step) {
+static bcop_status set_newer_aside(const bcop_resume *r, long step, const reasons *all) {
     for (long newer; (newer = bcop_rundir_older(r->run, LONG_MAX, false)) > step;)
-        BCOP_TRY(bcop_rundir_set_aside(r->run, newer));
+        BCOP_TRY(bcop_rundir_set_aside(r->run, newer, reason_of(all, newer)));
     return bcop_rundir_link(r->run, "latest", step);
 }
 
 bcop_status bcop_resume_start(const bcop_resume *r, bcop_progress *progress) {
     const bool root = r->comm->rank == 0;
     decision d = {.step = -1};
-    *progress = (bcop_progress){.best_step = -1};
+    reasons all = {.count = 0};
+    *progress = (bcop_progress){.best_step = -1, .evaluated_step = -1};
     BCOP_TRY(bcop_comm_agree(r->comm, root ? decide(r, &d) : BCOP_OK));
     bcop_comm_broadcast(r->comm, &d, sizeof d, 0);
     if (d.source == SOURCE_NONE)
@@ -125,9 +172,9 @@ bcop_status bcop_resume_start(const bcop_resume *r, bcop_progress *progress) {
             break;
         if (!damaged || status != BCOP_BAD_DATA || d.source != SOURCE_OWN)
             return status;
-        BCOP_TRY(bcop_comm_agree(r->comm, root ? step_back(r, &d) : BCOP_OK));
+        BCOP_TRY(bcop_comm_agree(r->comm, root ? step_back(r, &d, &all) : BCOP_OK));
         bcop_comm_broadcast(r->comm, &d, sizeof d, 0);
     }
     const bool tidy = root && d.source == SOURCE_OWN && !r->request->dry_run;
-    return bcop_comm_agree(r->comm, tidy ? set_newer_aside(r, d.step) : BCOP_OK);
+    return bcop_comm_agree(r->comm, tidy ? set_newer_aside(r, d.step, &all) : BCOP_OK);
 }

@@ -1,10 +1,12 @@
 #include "train/rundir.h"
 
+#include "base/file.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -110,7 +112,7 @@ bcop_rundir_state bcop_rundir_look(const char *run) {
     return exists(run, "config.yaml") ? BCOP_RUNDIR_CONFIG : BCOP_RUNDIR_FREE;
 }
 
-bcop_status bcop_rundir_set_aside(const char *run, long step) {
+bcop_status bcop_rundir_set_aside(const char *run, long step, const char *reason) {
     char path[BCOP_PATH_MAX], aside[BCOP_PATH_MAX];
     bcop_rundir_step_path(run, step, "", path);
     for (int attempt = 0; attempt < 100; attempt++) {
@@ -118,7 +120,7 @@ bcop_status bcop_rundir_set_aside(const char *run, long step) {
         snprintf(suffix, sizeof suffix, attempt ? ".bad%d" : ".bad", attempt);
         bcop_rundir_step_path(run, step, suffix, aside);
         if (rename(path, aside) == 0)
-            return BCOP_OK;
+            return bcop_file_write(aside, "REASON", reason, strlen(reason));
         if (errno != ENOTEMPTY && errno != EEXIST)
             break;
     }
@@ -149,7 +151,7 @@ long bcop_rundir_linked(const char *run, const char *name) {
 void bcop_rundir_remove(const char *folder) {
     DIR *entries = opendir(folder);
     for (const struct dirent *entry; entries && (entry = readdir(entries));)
-        if (entry->d_name[0] != '.') {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
             char path[BCOP_PATH_MAX];
             join(path, folder, entry->d_name);
             unlink(path);
@@ -159,7 +161,17 @@ void bcop_rundir_remove(const char *folder) {
     rmdir(folder);
 }
 
-void bcop_rundir_prune(const char *run, int keep) {
+/* By a name that is no checkpoint's: a process killed meanwhile leaves nothing that looks like one.
+ */
+static void discard(const char *run, long step) {
+    char path[BCOP_PATH_MAX], away[BCOP_PATH_MAX];
+    bcop_rundir_step_path(run, step, "", path);
+    bcop_rundir_step_path(run, step, ".old.tmp", away);
+    if (rename(path, away) == 0)
+        bcop_rundir_remove(away);
+}
+
+void bcop_rundir_prune(const char *run, int keep, long multiple) {
     long *steps;
     const int count = list_steps(run, &steps);
     const long best = bcop_rundir_linked(run, "best"), latest = bcop_rundir_linked(run, "latest");
@@ -167,92 +179,31 @@ void bcop_rundir_prune(const char *run, int keep) {
     for (int i = 0; i < count; i++) {
         if (!is_committed(run, steps[i]))
             continue;
-        char path[BCOP_PATH_MAX];
-        bcop_rundir_step_path(run, steps[i], "", path);
-        if (++committed > keep && steps[i] != best && steps[i] != latest)
-            bcop_rundir_remove(path);
+        const bool marked = multiple > 0 && steps[i] % multiple == 0;
+        if (++committed > keep && !marked && steps[i] != best && steps[i] != latest)
+            discard(run, steps[i]);
     }
     free(steps);
+}
+
+static bool begins(const char *name, const char *with) {
+    return strncmp(name, with, strlen(with)) == 0;
 }
 
 void bcop_rundir_clean(const char *run) {
     DIR *folder = opendir(run);
     for (const struct dirent *entry; folder && (entry = readdir(folder));) {
-        const size_t length = strlen(entry->d_name);
-        if (strncmp(entry->d_name, "step-", 5) == 0 && length > 4 &&
-            strcmp(entry->d_name + length - 4, ".tmp") == 0) {
-            char path[BCOP_PATH_MAX];
-            join(path, run, entry->d_name);
+        const char *name = entry->d_name;
+        const size_t length = strlen(name);
+        char path[BCOP_PATH_MAX];
+        join(path, run, name);
+        if (begins(name, "step-") && strcmp(name + length - 4, ".tmp") == 0)
             bcop_rundir_remove(path);
-        }
+        else if (begins(name, ".config.yaml.") || begins(name, ".metrics.jsonl."))
+            unlink(path);
     }
     if (folder)
         closedir(folder);
-}
-
-bcop_status bcop_rundir_sync(const char *folder) {
-    const int file = open(folder, O_RDONLY | O_DIRECTORY);
-    if (file < 0 || fsync(file) != 0) {
-        const bcop_status status = bcop_status_errno(BCOP_IO, "%s: cannot sync", folder);
-        if (file >= 0)
-            close(file);
-        return status;
-    }
-    close(file);
-    return BCOP_OK;
-}
-
-bcop_status bcop_rundir_write(const char *run, const char *file, const char *text) {
-    char path[BCOP_PATH_MAX], temporary[BCOP_PATH_MAX];
-    join(path, run, file);
-    snprintf(temporary, sizeof temporary, "%s/.%s.tmp", run, file);
-    FILE *out = fopen(temporary, "w");
-    if (!out)
-        return bcop_status_errno(BCOP_CANNOT_CREATE, "%s: cannot write", temporary);
-    const bool good = fputs(text, out) >= 0 && fflush(out) == 0 && fsync(fileno(out)) == 0;
-    if (fclose(out) != 0 || !good || rename(temporary, path) != 0) {
-        const bcop_status status = bcop_status_errno(BCOP_IO, "%s: cannot write", path);
-        unlink(temporary);
-        return status;
-    }
-    return bcop_rundir_sync(run);
-}
-
-static long line_step(const char *line) {
-    json_t *object = json_loads(line, 0, NULL);
-    const json_t *step = json_object_get(object, "step");
-    const long value = json_is_integer(step) ? (long)json_integer_value(step) : -1;
-    json_decref(object);
-    return value;
-}
-
-bcop_status bcop_rundir_metrics(const char *run, long step, FILE **metrics) {
-    char path[BCOP_PATH_MAX];
-    join(path, run, "metrics.jsonl");
-    FILE *old = fopen(path, "r");
-    if (old) {
-        char *kept = NULL, *line = NULL;
-        size_t size = 0, capacity = 0;
-        FILE *out = open_memstream(&kept, &size);
-        while (out && getline(&line, &capacity, old) > 0) {
-            const long at = line_step(line); /* -1: a line cut in the middle */
-            if (at >= 0 && at <= step)
-                fprintf(out, "%s%s", line, strchr(line, '\n') ? "" : "\n");
-        }
-        fclose(old);
-        free(line);
-        if (!out || fclose(out) != 0) {
-            free(kept);
-            return bcop_status_fail(BCOP_INTERNAL, "out of memory for %s", path);
-        }
-        const bcop_status status = bcop_rundir_write(run, "metrics.jsonl", kept);
-        free(kept);
-        BCOP_TRY(status);
-    }
-    *metrics = fopen(path, "a");
-    if (!*metrics)
-        return bcop_status_errno(BCOP_CANNOT_CREATE, "%s: cannot write", path);
-    return BCOP_OK;
 }
 
 bcop_status bcop_rundir_resolve(const char *checkpoint, char folder[static BCOP_PATH_MAX]) {

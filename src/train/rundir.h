@@ -9,7 +9,6 @@
 #include "base/status.h"
 
 #include <stdbool.h>
-#include <stdio.h>
 
 enum { BCOP_PATH_MAX = 4096 };
 
@@ -30,8 +29,8 @@ bcop_rundir_state bcop_rundir_look(const char *run);
 long bcop_rundir_older(const char *run, long before, bool committed);
 
 /* Renames a checkpoint folder that is not valid to step-NNNNNNNN.bad (.bad1, ...), out of the way
- * of new ones. */
-bcop_status bcop_rundir_set_aside(const char *run, long step);
+ * of new ones, and puts the reason into its file REASON. */
+bcop_status bcop_rundir_set_aside(const char *run, long step, const char *reason);
 
 /* "RUN/step-00001234"; with `suffix` e.g. "/state.h5" or ".tmp". */
 void bcop_rundir_step_path(const char *run, long step, const char *suffix,
@@ -44,18 +43,11 @@ bcop_status bcop_rundir_link(const char *run, const char *name, long step);
 long bcop_rundir_linked(const char *run, const char *name);
 
 /* Removes committed checkpoint folders beyond the `keep` newest, never those that `best` and
- * `latest` point at. */
-void bcop_rundir_prune(const char *run, int keep);
+ * `latest` point at nor, with `multiple` > 0, those whose step it divides. */
+void bcop_rundir_prune(const char *run, int keep, long multiple);
 
-/* Removes what attempts that were killed left: step-*.tmp. */
+/* Removes what attempts that were killed left: step-*.tmp, and files half written. */
 void bcop_rundir_clean(const char *run);
-
-/* Writes RUN/file as a whole: temporary, sync, rename. */
-bcop_status bcop_rundir_write(const char *run, const char *file, const char *text);
-
-/* Cuts RUN/metrics.jsonl back to the lines with step <= `step`, so that every step stands in it
- * once, and opens it for appending. The caller closes it. */
-bcop_status bcop_rundir_metrics(const char *run, long step, FILE **metrics);
 
 /* Resolves what users call CHECKPOINT (a run directory, RUN/best, a step folder, a state.h5) to the
  * folder that holds state.h5. BCOP_NO_INPUT when there is none. */
@@ -63,8 +55,5 @@ bcop_status bcop_rundir_resolve(const char *checkpoint, char folder[static BCOP_
 
 /* Removes a checkpoint folder's files and the folder. */
 void bcop_rundir_remove(const char *folder);
-
-/* Syncs a folder's entries to the disk. */
-bcop_status bcop_rundir_sync(const char *folder);
 
 #endif

@@ -2,8 +2,10 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "train/attempts.h"
+#include "train/metrics.h"
 #include "train/resume.h"
 #include "train/rundir.h"
 #include "train/runlock.h"
@@ -30,11 +32,14 @@ typedef struct trainer {
     bool made_run;          /* rank 0: the run directory is new */
     bcop_runlock *lock;     /* rank 0 */
     bcop_attempts attempts; /* rank 0 */
-    FILE *metrics;          /* rank 0 */
+    bcop_metrics *metrics;  /* rank 0 */
     long first;             /* step at which this start begins */
     bcop_progress progress;
     long steps, steps_per_epoch; /* of the whole run, of one epoch */
     double began, saved_at;
+    double failed_at;            /* when a checkpoint could not be written; 0: the last one could */
+    double save_seconds;         /* of the last checkpoint, or a guess */
+    double evaluation_seconds;   /* of the last evaluation */
     double lr, seconds, typical; /* of the last step */
 } trainer;
 
@@ -58,8 +63,7 @@ static bcop_status set_up(trainer *t) {
 static void tear_down(trainer *t) {
     bcop_watchdog_close(t->watchdog);
     bcop_prefetch_close(t->prefetch);
-    if (t->metrics)
-        fclose(t->metrics);
+    bcop_metrics_close(t->metrics);
     bcop_stop_watch(NULL);
     bcop_runlock_give(t->lock);
     if (t->made_run)
@@ -86,7 +90,14 @@ static bcop_status take_run(trainer *t) {
 /* Rank 0: the line of this start, unless there is nothing to do. */
 static bcop_status record_start(trainer *t, long last) {
     const long step = t->progress.step;
+    const int limit = t->experiment->checkpoint.max_failures;
     BCOP_TRY(bcop_attempts_read(&t->attempts, t->run, step));
+    if (step < last && limit > 0 && t->attempts.crashes >= limit)
+        return bcop_status_fail(BCOP_INTERNAL,
+                                "%s: the last %ld starts all failed at step %ld without a new "
+                                "checkpoint (attempts.jsonl says how); to start it all the same: "
+                                "--set checkpoint.max_failures=0",
+                                t->run, t->attempts.crashes, step);
     return step < last ? bcop_attempts_start(&t->attempts, t->comm->size, step) : BCOP_OK;
 }
 
@@ -94,6 +105,7 @@ static bcop_status record_start(trainer *t, long last) {
    the parameters what they are at the step from which this start goes on. */
 static bcop_status start(trainer *t, long last) {
     const bool root = t->comm->rank == 0, writes = !t->request->dry_run;
+    BCOP_TRY(bcop_watchdog_open(t->experiment->train.watchdog, t->comm, &t->watchdog));
     BCOP_TRY(bcop_comm_agree(t->comm, root && writes ? take_run(t) : BCOP_OK));
     bcop_comm_broadcast(t->comm, t->run, sizeof t->run, 0);
     const bcop_resume resume = {.comm = t->comm,
@@ -114,7 +126,7 @@ static bcop_status start(trainer *t, long last) {
 /* Rank 0: the run's metrics and its configuration. */
 static bcop_status open_run(trainer *t) {
     bcop_rundir_clean(t->run);
-    BCOP_TRY(bcop_rundir_metrics(t->run, t->progress.step, &t->metrics));
+    BCOP_TRY(bcop_metrics_open(t->run, t->progress.step, t->progress.evaluated_step, &t->metrics));
     const long best = t->progress.best_step;
     if (best >= 0 && bcop_rundir_linked(t->run, "best") != best &&
         bcop_rundir_older(t->run, best + 1, true) == best)
@@ -122,7 +134,7 @@ static bcop_status open_run(trainer *t) {
     char *text = bcop_experiment_text(t->experiment);
     if (!text)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for the configuration");
-    const bcop_status status = bcop_rundir_write(t->run, "config.yaml", text);
+    const bcop_status status = bcop_file_write(t->run, "config.yaml", text, strlen(text));
     free(text);
     bcop_stop_watch(t->run);
     return status;
@@ -130,39 +142,76 @@ static bcop_status open_run(trainer *t) {
 
 /* ---- one step ---- */
 
-static void enter(trainer *t, const char *phase) {
-    bcop_watchdog_beat(t->watchdog, t->progress.step + 1, phase, t->typical);
+static void enter(trainer *t, bcop_watchdog_phase phase) {
+    bcop_watchdog_beat(t->watchdog, t->progress.step + 1, phase);
 }
 
 static void entered(void *context, bcop_phase phase) {
-    static const char *const name[BCOP_PHASES] = {"forward and backward", "agreeing on the step",
-                                                  "summing the gradients", "updating the blocks",
-                                                  "making the layers' operators"};
-    enter(context, name[phase]);
+    static const bcop_watchdog_phase watched[BCOP_PHASES] = {
+        BCOP_WATCHDOG_COMPUTE, BCOP_WATCHDOG_AGREE, BCOP_WATCHDOG_EXCHANGE, BCOP_WATCHDOG_UPDATE,
+        BCOP_WATCHDOG_BUILD};
+    enter(context, watched[phase]);
 }
 
+static bool divides(int every, long epoch) {
+    return every > 0 && epoch % every == 0;
+}
+
+static bool ends_epoch(const trainer *t, long step) {
+    return step % t->steps_per_epoch == 0;
+}
+
+/* Whether an evaluation stands between this step and the next one (or the end). */
+static bool evaluates_at(const trainer *t, long step) {
+    const long epoch = step / t->steps_per_epoch;
+    return step > 0 && ends_epoch(t, step) &&
+           (has(t, BCOP_SPLIT_HOLDOUT) || has(t, BCOP_SPLIT_TEST)) &&
+           (step == t->steps || divides(t->experiment->evaluate.every, epoch));
+}
+
+/* Rank 0: whether a checkpoint is due after the step that begins now. */
 static bool time_to_save(const trainer *t) {
+    const long step = t->progress.step + 1, epoch = step / t->steps_per_epoch;
+    const double now = bcop_clock_seconds(), since = now - t->saved_at;
     const double minutes = t->experiment->checkpoint.every_minutes;
-    return t->comm->rank == 0 && minutes > 0 && bcop_clock_seconds() - t->saved_at > 60 * minutes;
+    const double pause = t->experiment->checkpoint.min_seconds;
+    if (t->failed_at > 0)
+        return now - t->failed_at >= pause;
+    if (minutes > 0 && since > 60 * minutes)
+        return true;
+    return ends_epoch(t, step) && divides(t->experiment->checkpoint.every_epochs, epoch) &&
+           since >= pause;
 }
 
-static bcop_status out_of_time(const trainer *t) {
+/* Rank 0: the limit must leave time for the step that begins now and for a checkpoint; and for one
+   more of each when an evaluation is to come, before which there is no other chance to stop. */
+static bool is_out_of_time(const trainer *t) {
     const double limit = t->request->max_seconds;
-    const bool over = limit > 0 && bcop_clock_seconds() - t->began > limit;
-    return t->comm->rank == 0 && over ? BCOP_INTERRUPTED : bcop_stop_requested();
+    double needed = 1.5 * t->save_seconds + 2 * t->typical;
+    if (evaluates_at(t, t->progress.step + 1))
+        needed += t->evaluation_seconds + t->save_seconds + t->typical;
+    return limit > 0 && bcop_clock_seconds() - t->began + needed > limit;
 }
 
 static bcop_status take_step(trainer *t, bcop_worker_flags *flags) {
     const bcop_experiment *e = t->experiment;
     bcop_batch batch;
-    enter(t, "reading the batch");
+    enter(t, BCOP_WATCHDOG_READ);
     bcop_prefetch_next(t->prefetch, &batch);
     const double factor =
         bcop_schedule_factor(&e->schedule, t->progress.step, t->steps, t->steps_per_epoch);
     t->lr = e->optimizer.lr * factor;
-    *flags = (bcop_worker_flags){out_of_time(t), time_to_save(t)};
-    BCOP_TRY(
-        bcop_worker_step(&t->worker, t->progress.step + 1, factor, batch.x, batch.label, flags));
+    const bool root = t->comm->rank == 0;
+    const bcop_status stop = bcop_stop_requested();
+    *flags =
+        (bcop_worker_flags){stop == BCOP_OK && root && is_out_of_time(t) ? BCOP_INTERRUPTED : stop,
+                            root && time_to_save(t)};
+    const long step = t->progress.step + 1;
+    const bcop_status status =
+        bcop_worker_step(&t->worker, step, factor, batch.x, batch.label, flags);
+    if (status == BCOP_DIVERGED)
+        return bcop_status_fail(status, "step %ld: %s", step, bcop_status_message());
+    BCOP_TRY(status);
     t->progress.step++;
     t->progress.epoch = t->progress.step / t->steps_per_epoch;
     return BCOP_OK;
@@ -176,11 +225,12 @@ static void report_step(trainer *t) {
     t->typical = t->typical > 0 ? 0.98 * t->typical + 0.02 * t->seconds : t->seconds;
     if (t->comm->rank != 0)
         return;
-    fprintf(t->metrics,
-            "{\"kind\":\"train\",\"step\":%ld,\"epoch\":%ld,\"loss\":%.9g,\"accuracy\":%.9g,"
-            "\"lr\":%.9g,\"iterations\":%d,\"images_per_second\":%.6g}\n",
-            step, t->progress.epoch, t->worker.loss, t->worker.accuracy, t->lr,
-            t->worker.iterations, e->train.batch / t->seconds);
+    bcop_metrics_add(
+        t->metrics, false,
+        "{\"kind\":\"train\",\"step\":%ld,\"epoch\":%ld,\"loss\":%.9g,\"accuracy\":%.9g,"
+        "\"lr\":%.9g,\"iterations\":%d,\"images_per_second\":%.6g}\n",
+        step, t->progress.epoch, t->worker.loss, t->worker.accuracy, t->lr, t->worker.iterations,
+        e->train.batch / t->seconds);
     const long left = (long)((double)(t->steps - step) * t->typical);
     bcop_log_progress("epoch %ld/%d  step %ld/%ld  loss %.4f  accuracy %.3f  %.0f images/s  "
                       "%ld:%02ld:%02ld left",
@@ -194,19 +244,20 @@ static void report_evaluation(const trainer *t, bcop_split split, const bcop_eva
         return;
     const bcop_reals *eps = &t->experiment->evaluate.eps;
     char certified[1024] = "";
-    fprintf(t->metrics,
-            "{\"kind\":\"eval\",\"step\":%ld,\"epoch\":%ld,\"split\":\"%s\",\"examples\":%ld,"
-            "\"loss\":%.17g,\"clean\":%.17g,\"certified\":{",
-            t->progress.step, t->progress.epoch, bcop_dataset_split_name(split), v->examples,
-            v->loss, v->clean);
+    bcop_metrics_add(
+        t->metrics, false,
+        "{\"kind\":\"eval\",\"step\":%ld,\"epoch\":%ld,\"split\":\"%s\",\"examples\":%ld,"
+        "\"loss\":%.17g,\"clean\":%.17g,\"certified\":{",
+        t->progress.step, t->progress.epoch, bcop_dataset_split_name(split), v->examples, v->loss,
+        v->clean);
     for (int i = 0, used = 0; i < eps->count; i++) {
-        fprintf(t->metrics, "%s\"%s\":%.17g", i ? "," : "", eps->text[i], v->certified[i]);
+        bcop_metrics_add(t->metrics, false, "%s\"%s\":%.17g", i ? "," : "", eps->text[i],
+                         v->certified[i]);
         if (used < (int)sizeof certified - 64)
             used += snprintf(certified + used, sizeof certified - (size_t)used,
                              "  certified at %s %.4f", eps->text[i], v->certified[i]);
     }
-    fprintf(t->metrics, "},\"lipschitz\":%.17g}\n", v->lipschitz);
-    fflush(t->metrics);
+    bcop_metrics_add(t->metrics, true, "},\"lipschitz\":%.17g}\n", v->lipschitz);
     bcop_log_info("epoch %ld  %s (%ld images): loss %.4f  clean %.4f%s  Lipschitz bound %.7f",
                   t->progress.epoch, bcop_dataset_split_name(split), v->examples, v->loss, v->clean,
                   certified, v->lipschitz);
@@ -227,83 +278,168 @@ static bool is_best(trainer *t, const bcop_evaluation *v) {
 }
 
 static void keep_awake(void *context, bool long_work) {
-    enter(context, long_work ? NULL : "evaluation");
+    enter(context, long_work ? BCOP_WATCHDOG_BOUND : BCOP_WATCHDOG_EVALUATE);
 }
 
 static void evaluate(trainer *t, bcop_split split, bcop_evaluation *v) {
-    enter(t, "evaluation");
+    enter(t, BCOP_WATCHDOG_EVALUATE);
     bcop_fault_at(BCOP_FAULT_EVALUATE, NULL);
     bcop_evaluate_run(&t->worker.evaluator[split], &t->experiment->evaluate.eps, v, keep_awake, t);
     report_evaluation(t, split, v);
 }
 
-/* Before the checkpoint that counts on them. */
-static bcop_status sync_metrics(const trainer *t) {
-    if (fflush(t->metrics) != 0 || fsync(fileno(t->metrics)) != 0)
-        return bcop_status_errno(BCOP_IO, "%s/metrics.jsonl", t->run);
+/* The evaluations between this step and the next. True: the best so far. */
+static bool evaluate_all(trainer *t) {
+    const double begin = bcop_clock_seconds();
+    const bool chooses = has(t, BCOP_SPLIT_HOLDOUT);
+    bcop_evaluation v;
+    evaluate(t, chooses ? BCOP_SPLIT_HOLDOUT : BCOP_SPLIT_TEST, &v);
+    const bool best = chooses && is_best(t, &v);
+    if (t->progress.step == t->steps && chooses && has(t, BCOP_SPLIT_TEST))
+        evaluate(t, BCOP_SPLIT_TEST, &v);
+    t->progress.evaluated_step = t->progress.step;
+    t->evaluation_seconds = bcop_clock_seconds() - begin;
+    return best;
+}
+
+/* Rank 0: the links, and room for the next; after a checkpoint was committed. */
+static bcop_status tidy(const trainer *t) {
+    const bcop_experiment *e = t->experiment;
+    /* Without a hold-out there is nothing to choose by: best is the latest. */
+    const bool best = t->progress.best_step == t->progress.step || !has(t, BCOP_SPLIT_HOLDOUT);
+    if (best)
+        BCOP_TRY(bcop_rundir_link(t->run, "best", t->progress.step));
+    BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_PRUNE, NULL));
+    bcop_rundir_prune(t->run, e->checkpoint.keep,
+                      e->checkpoint.keep_every_epochs * t->steps_per_epoch);
     return BCOP_OK;
 }
 
 static bcop_status save(trainer *t) {
-    enter(t, "writing a checkpoint");
-    BCOP_TRY(bcop_comm_agree(t->comm, t->comm->rank == 0 ? sync_metrics(t) : BCOP_OK));
-    const uint64_t fingerprint = bcop_dataset_fingerprint(t->data.split[BCOP_SPLIT_TRAIN]);
+    const double begin = bcop_clock_seconds();
+    const bool root = t->comm->rank == 0;
+    enter(t, BCOP_WATCHDOG_SAVE);
+    BCOP_TRY(bcop_comm_agree(t->comm, root ? bcop_metrics_sync(t->metrics) : BCOP_OK));
     BCOP_TRY(bcop_checkpoint_write(&t->worker.checkpoint, t->experiment, t->run, &t->progress,
-                                   fingerprint));
-    bcop_status status = BCOP_OK;
-    if (t->comm->rank == 0) {
-        /* Without a hold-out there is nothing to choose by: best is the latest. */
-        const bool best = t->progress.best_step == t->progress.step || !has(t, BCOP_SPLIT_HOLDOUT);
-        if (best)
-            status = bcop_rundir_link(t->run, "best", t->progress.step);
-        bcop_fault_at(BCOP_FAULT_CKPT_PRUNE, NULL);
-        bcop_rundir_prune(t->run, t->experiment->checkpoint.keep);
-    }
+                                   bcop_dataset_fingerprint(t->data.split[BCOP_SPLIT_TRAIN]),
+                                   NULL));
+    BCOP_TRY(bcop_comm_agree(t->comm, root ? tidy(t) : BCOP_OK));
     t->saved_at = bcop_clock_seconds();
-    return bcop_comm_agree(t->comm, status);
+    t->save_seconds = t->saved_at - begin;
+    t->failed_at = 0;
+    bcop_watchdog_saved(t->watchdog, t->save_seconds);
+    return BCOP_OK;
 }
 
-static bool divides(int every, long epoch) {
-    return every > 0 && epoch % every == 0;
+/* What the disk does, as opposed to what is wrong with the run. */
+static bool is_of_the_disk(bcop_status status) {
+    return status == BCOP_IO || status == BCOP_CANNOT_CREATE || status == BCOP_PERMISSION ||
+           status == BCOP_NO_INPUT;
 }
 
-/* After the last step of an epoch: evaluation, then the checkpoint. *saved: one was written. */
-static bcop_status end_epoch(trainer *t, bool *saved) {
-    const bcop_experiment *e = t->experiment;
-    const bool end = t->progress.step == t->steps;
-    const bcop_split split = has(t, BCOP_SPLIT_HOLDOUT) ? BCOP_SPLIT_HOLDOUT : BCOP_SPLIT_TEST;
-    bool best = false;
-    bcop_evaluation v;
-    if (has(t, split) && (end || divides(e->evaluate.every, t->progress.epoch))) {
-        evaluate(t, split, &v);
-        best = split == BCOP_SPLIT_HOLDOUT && is_best(t, &v);
-    }
-    if (end && split != BCOP_SPLIT_TEST && has(t, BCOP_SPLIT_TEST))
-        evaluate(t, BCOP_SPLIT_TEST, &v);
-    *saved = end || best || divides(e->checkpoint.every_epochs, t->progress.epoch);
-    return *saved ? save(t) : BCOP_OK;
+/* A checkpoint in passing: when the disk fails, training goes on and it is tried again later. What
+   was the best must be on the disk: `before` is what was known of it. */
+static bcop_status try_to_save(trainer *t, const bcop_progress *before) {
+    const bcop_status status = save(t);
+    if (!is_of_the_disk(status))
+        return status;
+    bcop_log_warn("no checkpoint at step %ld: %s; training goes on, and it is tried again later",
+                  t->progress.step, bcop_status_message());
+    t->failed_at = bcop_clock_seconds();
+    t->progress.best_step = before->best_step;
+    t->progress.best_certified = before->best_certified;
+    t->progress.best_clean = before->best_clean;
+    return BCOP_OK;
+}
+
+/* The checkpoint with which this start ends: a failure is an error. */
+static bcop_status save_last(trainer *t) {
+    const bcop_status status = save(t);
+    return is_of_the_disk(status)
+               ? bcop_status_fail(BCOP_IO, "no checkpoint at step %ld: %s; older ones are intact",
+                                  t->progress.step, bcop_status_message())
+               : status;
 }
 
 /* ---- the run ---- */
 
+/* What a checkpoint taken before an evaluation owes: the run was stopped in the last step of an
+   epoch. The state is that of the checkpoint, so it need not be written again when it is this
+   run's. */
+static bcop_status evaluate_belatedly(trainer *t) {
+    const bcop_progress before = t->progress;
+    if (!evaluates_at(t, t->progress.step) || t->progress.evaluated_step == t->progress.step)
+        return BCOP_OK;
+    const bool best = evaluate_all(t);
+    const bool root = t->comm->rank == 0;
+    bool saved = root && bcop_rundir_older(t->run, t->progress.step + 1, true) == t->progress.step;
+    bcop_comm_broadcast(t->comm, &saved, sizeof saved, 0);
+    if (best && !saved)
+        return try_to_save(t, &before);
+    bcop_status status = BCOP_OK;
+    if (root && best)
+        status = bcop_rundir_link(t->run, "best", t->progress.step);
+    if (root && status == BCOP_OK)
+        status = bcop_metrics_sync(t->metrics);
+    return bcop_comm_agree(t->comm, status);
+}
+
+/* After a step: evaluation and checkpoint, as they are due. Who is to stop saves at once; the
+   evaluation then waits for the next start. */
+static bcop_status finish_step(trainer *t, const bcop_worker_flags *flags, long last) {
+    const long step = t->progress.step;
+    const bcop_progress before = t->progress;
+    if (flags->stop != BCOP_OK && (step < t->steps || evaluates_at(t, step))) {
+        BCOP_TRY(save_last(t));
+        return bcop_status_fail(flags->stop, "stopped at step %ld of %ld, checkpoint saved", step,
+                                t->steps);
+    }
+    const bool best = evaluates_at(t, step) && evaluate_all(t);
+    if (step == last)
+        return save_last(t);
+    return best || flags->save ? try_to_save(t, &before) : BCOP_OK;
+}
+
 static bcop_status train(trainer *t, long last) {
+    BCOP_TRY(evaluate_belatedly(t));
     while (t->progress.step < last) {
         const double start = bcop_clock_seconds();
         bcop_worker_flags flags;
         BCOP_TRY(take_step(t, &flags));
         t->seconds = bcop_clock_seconds() - start;
+        bcop_watchdog_step(t->watchdog, t->seconds);
         report_step(t);
-        bool saved = false;
-        if (t->progress.step % t->steps_per_epoch == 0)
-            BCOP_TRY(end_epoch(t, &saved));
-        const bool ended = flags.stop != BCOP_OK || t->progress.step == last;
-        if (!saved && (ended || flags.save))
-            BCOP_TRY(save(t));
-        if (flags.stop != BCOP_OK && t->progress.step < t->steps)
-            return bcop_status_fail(flags.stop, "stopped at step %ld of %ld, checkpoint saved",
-                                    t->progress.step, t->steps);
+        BCOP_TRY(finish_step(t, &flags, last));
     }
     return BCOP_OK;
+}
+
+/* Rank 0: whether the run's last evaluation was made, if belatedly, and so is in its metrics. */
+static bool is_evaluated(const trainer *t) {
+    const int wanted = has(t, BCOP_SPLIT_HOLDOUT) + has(t, BCOP_SPLIT_TEST);
+    return bcop_metrics_evaluations(t->run, t->steps) >= wanted;
+}
+
+/* The last step was made, but the run was stopped before its evaluation. */
+static bool only_evaluation_is_left(const trainer *t) {
+    bool left = t->progress.step == t->steps && t->progress.evaluated_step < t->steps &&
+                evaluates_at(t, t->steps);
+    if (left && t->comm->rank == 0)
+        left = !is_evaluated(t);
+    bcop_comm_broadcast(t->comm, &left, sizeof left, 0);
+    return left;
+}
+
+/* Bytes of a checkpoint over a modest disk's speed, until one was written. */
+static double guess_save_seconds(const bcop_checkpoint *c) {
+    double bytes = 0;
+    for (int i = 0; i < c->count; i++) {
+        double size = 4;
+        for (int d = 0; d < c->field[i].dimensions; d++)
+            size *= (double)c->field[i].size[d];
+        bytes += size;
+    }
+    return 0.5 + bytes / 100e6;
 }
 
 static bcop_status run(trainer *t) {
@@ -321,7 +457,7 @@ static bcop_status run(trainer *t) {
         bcop_log_info("dry run: all is well, nothing was written");
         return BCOP_OK;
     }
-    if (t->progress.step >= last) {
+    if (t->progress.step >= last && !only_evaluation_is_left(t)) {
         bcop_log_info("%s is already at step %ld of %ld: nothing to do", t->run, t->progress.step,
                       t->steps);
         return BCOP_OK;
@@ -329,11 +465,11 @@ static bcop_status run(trainer *t) {
     BCOP_TRY(bcop_comm_agree(t->comm, t->comm->rank == 0 ? open_run(t) : BCOP_OK));
     BCOP_TRY(
         bcop_comm_agree(t->comm, bcop_worker_prefetch(&t->worker, t->progress.step, &t->prefetch)));
-    BCOP_TRY(bcop_comm_agree(t->comm,
-                             bcop_watchdog_open(e->train.watchdog, t->comm->rank, &t->watchdog)));
     t->worker.entered = entered;
     t->worker.context = t;
     t->saved_at = bcop_clock_seconds();
+    t->save_seconds = guess_save_seconds(&t->worker.checkpoint);
+    bcop_watchdog_saved(t->watchdog, t->save_seconds);
     return train(t, last);
 }
 

@@ -240,7 +240,7 @@ static double record_sum(const bcop_worker *w, int what, int first, int count) {
 }
 
 /* The agreement before any state changes: everyone's record and flags. */
-static bcop_status agree(bcop_worker *w, long step, bcop_worker_flags *flags) {
+static bcop_status agree(bcop_worker *w, bcop_worker_flags *flags) {
     const int lanes = w->experiment->train.lanes, ranks = w->comm->size;
     double *flag = w->record + 2 * lanes;
     flag[w->comm->rank] = (double)flags->stop;
@@ -255,7 +255,7 @@ static bcop_status agree(bcop_worker *w, long step, bcop_worker_flags *flags) {
     w->loss = record_sum(w, 0, 0, lanes) / w->experiment->train.batch;
     w->accuracy = record_sum(w, 1, 0, lanes) / w->experiment->train.batch;
     if (!isfinite(w->loss))
-        return bcop_status_fail(BCOP_DIVERGED, "step %ld: the loss is not finite", step);
+        return bcop_status_fail(BCOP_DIVERGED, "the loss is not finite");
     return BCOP_OK;
 }
 
@@ -276,7 +276,7 @@ bcop_status bcop_worker_step(bcop_worker *w, long step, double factor, const flo
     compute(w, x, label);
     turn(w, BCOP_PHASE_COMPUTE, BCOP_PHASE_AGREE);
     bcop_fault_at(BCOP_FAULT_STEP_AGREE, NULL);
-    const bcop_status status = agree(w, step, flags);
+    const bcop_status status = agree(w, flags);
     turn(w, BCOP_PHASE_AGREE, BCOP_PHASE_EXCHANGE);
     bcop_fault_at(BCOP_FAULT_STEP_EXCHANGE, NULL);
     bcop_exchange_finish(&w->exchange); /* of a failed step too: its messages are on their way */

@@ -11,13 +11,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     bcop_manifest m;
     if (bcop_manifest_parse("input", (const char *)data, (long)size, &m) != BCOP_OK)
         return 0;
-    if (m.step < 0 || m.epoch < 0 || m.state_bytes < 0 || strlen(m.created) != 20 ||
+    if (m.step < 0 || m.epoch < 0 || m.seal.bytes < 0 || strlen(m.created) != 20 ||
         strnlen(m.software, sizeof m.software) == sizeof m.software)
         abort();
-    for (int i = 0; i < m.count; i++)
-        if (m.entry[i].path[0] != '/' ||
-            strnlen(m.entry[i].path, sizeof m.entry[i].path) == sizeof m.entry[i].path)
+    for (int i = 0; i < m.seal.count; i++) {
+        const bcop_seal_array *a = &m.seal.array[i];
+        if (a->path[0] != '/' || strnlen(a->path, sizeof a->path) == sizeof a->path ||
+            a->offset < 0 || a->bytes < 0 || a->offset > m.seal.bytes - a->bytes ||
+            a->first + bcop_seal_blocks(a->bytes) > m.seal.blocks)
             abort();
+    }
+    bcop_manifest_checksum("input", (const char *)data, (long)size);
     bcop_manifest_free(&m);
     return 0;
 }

@@ -80,7 +80,13 @@ def check_inspect():
     _, run = trained()
     got = bcop("inspect", run, "--verify", "--json", ranks=2).json
     assert set(got) == {"step", "config", "layers", "lipschitz", "input_scale", "hashes_ok",
-                        "checkpoint", "epoch", "created", "software", "version"}
+                        "checkpoint", "epoch", "created", "software", "version", "provenance",
+                        "hashes"}
+    assert got["hashes"] == hashes(run, 26) and got["provenance"]["host"] == os.uname().nodename
+    said = bcop("inspect", run).err
+    for text in ("/layers/00-conv/kernel", hashes(run, 26)["/layers/00-conv/kernel"][0], "OpenBLAS",
+                 f"data {got['provenance']['data_fingerprint']}"):
+        assert text in said, text
     assert got["step"] == 26 and got["hashes_ok"] is True
     kinds = [layer["kind"] for layer in got["layers"]]
     assert kinds == ["conv", "maxmin", "conv", "maxmin", "dense", "groupsort", "dense"]

@@ -67,6 +67,7 @@ def config(name, **sections):
         "optimizer": "{kind: muon, lr: 0.03}",
         "train": "{batch: 32, lanes: 8, epochs: 5}",
         "evaluate": "{eps: [36/255, 0.5]}",
+        "checkpoint": "{min_seconds: 0, max_failures: 0}",
     }
     default.update(sections)
     path = f"{name}.yaml"
