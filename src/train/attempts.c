@@ -93,13 +93,14 @@ bcop_status bcop_attempts_read(bcop_attempts *a, const char *run, long step) {
     return BCOP_OK;
 }
 
-bcop_status bcop_attempts_start(bcop_attempts *a, int ranks, long step) {
+bcop_status bcop_attempts_start(bcop_attempts *a, int ranks, long step, long total) {
     char now[21];
     bcop_clock_stamp(now);
-    BCOP_TRY(append(a->path, json_pack("{s:s, s:I, s:s, s:s, s:I, s:s?, s:i, s:I}", "kind", "start",
-                                       "attempt", (json_int_t)(a->number + 1), "time", now, "host",
-                                       bcop_host_name(), "pid", (json_int_t)getpid(), "job",
-                                       bcop_host_job(), "ranks", ranks, "step", (json_int_t)step)));
+    BCOP_TRY(append(a->path, json_pack("{s:s, s:I, s:s, s:s, s:I, s:s?, s:i, s:I, s:I}", "kind",
+                                       "start", "attempt", (json_int_t)(a->number + 1), "time", now,
+                                       "host", bcop_host_name(), "pid", (json_int_t)getpid(), "job",
+                                       bcop_host_job(), "ranks", ranks, "step", (json_int_t)step,
+                                       "total", (json_int_t)total)));
     a->number++;
     a->started = true;
     return BCOP_OK;

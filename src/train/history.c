@@ -1,5 +1,6 @@
 #include "train/history.h"
 
+#include "base/host.h"
 #include "ckpt/manifest.h"
 #include "train/experiment.h"
 
@@ -95,6 +96,7 @@ static void take_attempt(bcop_history *h, const json_t *line, const char *kind) 
                                     .pid = integer(line, "pid"),
                                     .ranks = integer(line, "ranks"),
                                     .step = integer(line, "step")};
+        h->total = integer(line, "total"); /* the newest start's */
         take_text(line, "time", a->start, sizeof a->start);
         take_text(line, "host", a->host, sizeof a->host);
         take_text(line, "job", a->job, sizeof a->job);
@@ -163,14 +165,17 @@ static bcop_status read_config(bcop_history *h) {
     return status;
 }
 
-/* The first line of a new epoch says how long epochs are. */
+/* The first line of a new epoch says how long epochs are; before it, the start's `total`. */
 static void find_epochs(bcop_history *h) {
     for (long i = 1; i < h->steps && !h->steps_per_epoch; i++)
         if (h->step[i].epoch == h->step[i - 1].epoch + 1)
             h->steps_per_epoch = h->step[i].step / h->step[i].epoch;
     if (h->steps == 1 && h->step[0].epoch > 0)
         h->steps_per_epoch = h->step[0].step / h->step[0].epoch;
-    h->total = h->steps_per_epoch * h->epochs;
+    if (h->total <= 0)
+        h->total = h->steps_per_epoch * h->epochs;
+    else if (!h->steps_per_epoch)
+        h->steps_per_epoch = h->total / h->epochs;
 }
 
 static void find_checkpoint(bcop_history *h) {
@@ -188,7 +193,7 @@ static void find_checkpoint(bcop_history *h) {
 
 /* A holder refreshes its lock; one on this host must also be there. */
 static void find_holder(bcop_history *h) {
-    char path[BCOP_PATH_MAX + 32], host[256], here[256] = "";
+    char path[BCOP_PATH_MAX + 32], host[256];
     struct stat info;
     snprintf(path, sizeof path, "%s/stop", h->run);
     h->stopping = access(path, F_OK) == 0;
@@ -199,8 +204,8 @@ static void find_holder(bcop_history *h) {
     take_text(lock, "host", host, sizeof host);
     const pid_t pid = (pid_t)integer(lock, "pid");
     json_decref(lock);
-    gethostname(here, sizeof here - 1);
-    h->running = pid > 0 && (strcmp(host, here) != 0 || kill(pid, 0) == 0 || errno == EPERM);
+    const bool here = strcmp(host, bcop_host_name()) == 0;
+    h->running = pid > 0 && (!here || kill(pid, 0) == 0 || errno == EPERM);
 }
 
 bcop_status bcop_history_read(bcop_history *h, const char *run) {

@@ -37,7 +37,7 @@ typedef struct bcop_history {
     bcop_history_evaluation *evaluation;
     bcop_history_attempt *attempt;
     long steps, evaluations, attempts;
-    long steps_per_epoch, total; /* 0: not known before the first epoch has ended */
+    long steps_per_epoch, total; /* 0: not known */
     long last_checkpoint;        /* its step; -1: there is none */
     char saved[24];              /* when, "" when its manifest is not readable */
     bool running;                /* the lock is held and young */

@@ -98,7 +98,7 @@ static bcop_status record_start(trainer *t, long last) {
                                 "checkpoint (attempts.jsonl says how); to start it all the same: "
                                 "--set checkpoint.max_failures=0",
                                 t->run, t->attempts.crashes, step);
-    return step < last ? bcop_attempts_start(&t->attempts, t->comm->size, step) : BCOP_OK;
+    return step < last ? bcop_attempts_start(&t->attempts, t->comm->size, step, t->steps) : BCOP_OK;
 }
 
 /* The run directory becomes rank 0's, as an absolute path (others may stand in another folder), and

@@ -112,6 +112,14 @@ def check_who_holds_the_lock():
         assert state(run) == expected, (holder, expected)
 
 
+def check_the_end_is_known_in_the_first_epoch():
+    run = make_run("young", 5)
+    attempts(run, start(1, 0) | {"total": PER_EPOCH * EPOCHS})
+    status = bcop("status", run, "--json").json
+    assert (status["step"], status["steps"]) == (5, PER_EPOCH * EPOCHS), status
+    assert status["eta_seconds"] > 0, status
+
+
 def check_several_runs_are_summed_up():
     clean = [0.70, 0.75, 0.83]
     runs = [make_run(f"made-seed{i}", 65, c) for i, c in enumerate(clean)]
