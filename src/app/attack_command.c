@@ -21,7 +21,7 @@ typedef struct outcome {
     double first_distance; /* and how near its wrong answer is */
 } outcome;
 
-static outcome judge(const bcop_network *n, const bcop_attack *a, double lipschitz) {
+static outcome judge(const bcop_network *n, const bcop_attack *a, double constant) {
     const long count = bcop_dataset_count(n->dataset);
     outcome o = {0};
     long right = 0;
@@ -29,7 +29,7 @@ static outcome judge(const bcop_network *n, const bcop_attack *a, double lipschi
         right += a->least[i] > 0;
     o.accuracy = (double)right / (double)count;
     o.violations =
-        bcop_attack_violations(count, n->evaluator.margin, a->distance, lipschitz, &o.first);
+        bcop_attack_violations(count, n->evaluator.margin, a->distance, constant, &o.first);
     o.first_distance = o.violations ? a->distance[o.first] : 0;
     return o;
 }
@@ -92,7 +92,7 @@ static bcop_status attack(bcop_network *n, const arguments *a, const bcop_reals 
         rule.eps = eps->value[i];
         rule.seed = (uint64_t)n->experiment.root.seed;
         bcop_attack_run(&search, &rule);
-        outcomes[i] = judge(n, &search, v.lipschitz);
+        outcomes[i] = judge(n, &search, v.constant);
     }
     bcop_arena_free(&arena);
     if (comm->rank == 0 && a->json)

@@ -3,11 +3,13 @@
 #include "app/network.h"
 #include "base/log.h"
 #include "ckpt/safetensors.h"
+#include "nn/pairs.h"
 #include "train/export_torch.h"
 #include "train/rundir.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <float.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -91,9 +93,11 @@ static bcop_status make_tables(const bcop_network *n, double lipschitz, tables *
     t->pair = calloc((size_t)classes * (size_t)classes, sizeof *t->pair);
     if (!t->config || !t->field || !t->pair)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for the export");
+    const double constant = bcop_pairs_constant(n->model, lipschitz);
     for (int i = 0; i < classes; i++)
         for (int j = 0; j < classes; j++)
-            t->pair[i * classes + j] = i == j ? 0 : bcop_evaluate_threshold(lipschitz, 1);
+            t->pair[i * classes + j] =
+                i == j ? 0 : constant * bcop_pairs_distance(n->model, i, j) * (1 + DBL_EPSILON);
     fill_attributes(t, n, lipschitz);
     fill_fields(t, n);
     return BCOP_OK;

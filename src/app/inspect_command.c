@@ -16,8 +16,8 @@ typedef struct arguments {
 } arguments;
 
 typedef struct findings {
-    double lipschitz, *bound, *defect;          /* [layers] */
-    double (*block)[BCOP_LAYER_PARAMETERS_MAX]; /* [layers]: defects of a layer's blocks */
+    double lipschitz, *bound, *defect; /* [layers] */
+    double *block;                     /* [parameters]: defects of the blocks */
 } findings;
 
 static long parameter_count(const bcop_layer *layer) {
@@ -39,6 +39,14 @@ static double fill_defects(const bcop_layer *layer, double *defect) {
         worst = fmax(worst, defect[p]);
     }
     return worst;
+}
+
+/* Where a layer's begin. */
+static double *blocks_of(const bcop_model *m, const findings *f, int layer) {
+    double *at = f->block;
+    for (int i = 0; i < layer; i++)
+        at += m->layer[i].parameters;
+    return at;
 }
 
 static void free_findings(findings *f) {
@@ -72,12 +80,13 @@ static json_t *layers_json(const bcop_network *n, const findings *f) {
     json_t *layers = json_array();
     for (int i = 0; i < n->model->count; i++) {
         const bcop_layer *layer = &n->model->layer[i];
-        json_array_append_new(
-            layers,
-            json_pack("{s:i, s:s, s:o, s:o, s:I, s:f, s:f, s:o}", "index", i, "kind",
-                      layer->kind->name, "in", shape_json(layer->in), "out", shape_json(layer->out),
-                      "parameters", (json_int_t)parameter_count(layer), "defect", f->defect[i],
-                      "lipschitz", f->bound[i], "blocks", blocks_json(layer, f->block[i])));
+        json_array_append_new(layers,
+                              json_pack("{s:i, s:s, s:o, s:o, s:I, s:f, s:f, s:o}", "index", i,
+                                        "kind", layer->kind->name, "in", shape_json(layer->in),
+                                        "out", shape_json(layer->out), "parameters",
+                                        (json_int_t)parameter_count(layer), "defect", f->defect[i],
+                                        "lipschitz", f->bound[i], "blocks",
+                                        blocks_json(layer, blocks_of(n->model, f, i))));
     }
     return layers;
 }
@@ -168,7 +177,7 @@ static void print_text(const bcop_network *n, const findings *f) {
 static bcop_status examine(bcop_network *n, const arguments *a, const bcop_comm *comm) {
     const size_t count = (size_t)n->model->count;
     findings f = {.bound = calloc(2 * count, sizeof *f.bound),
-                  .block = calloc(count, sizeof *f.block)};
+                  .block = calloc((size_t)n->model->parameters + 1, sizeof *f.block)};
     bcop_status status = BCOP_OK;
     if (!f.bound || !f.block)
         status = bcop_status_fail(BCOP_INTERNAL, "out of memory");
@@ -184,7 +193,7 @@ static bcop_status examine(bcop_network *n, const arguments *a, const bcop_comm 
         status = bcop_checkpoint_load(&n->checkpoint, &n->snapshot,
                                       BCOP_PART_BLOCK | (a->verify ? BCOP_PART_OPTIMIZER : 0u));
     for (int i = 0; status == BCOP_OK && i < n->model->count; i++)
-        f.defect[i] = fill_defects(&n->model->layer[i], f.block[i]);
+        f.defect[i] = fill_defects(&n->model->layer[i], blocks_of(n->model, &f, i));
     if (status == BCOP_OK && a->verify)
         status = bcop_comm_agree(comm, bcop_network_compare(n));
     if (status == BCOP_OK && comm->rank == 0) {

@@ -3,20 +3,32 @@
 #include "app/json.h"
 #include "app/network.h"
 #include "base/log.h"
+#include "nn/pairs.h"
 
 #include <math.h>
 
 typedef struct answers {
     long count;
     int classes;
-    double *logits; /* [count][classes] */
-    double lipschitz;
+    double *logits;             /* [count][classes] */
+    double *margin;             /* [count], of the answer */
+    double lipschitz, constant; /* of the network, and of margins (nn/pairs.h) */
 } answers;
 
 static void plan(answers *a, const bcop_network *n, bcop_arena *arena) {
     a->count = bcop_dataset_count(n->dataset);
     a->classes = n->model->classes;
     a->logits = bcop_arena_take(arena, a->count * a->classes, sizeof(double));
+    a->margin = bcop_arena_take(arena, a->count, sizeof(double));
+}
+
+static int label_of(const answers *a, long index) {
+    const double *z = a->logits + index * a->classes;
+    int label = 0;
+    for (int j = 1; j < a->classes; j++)
+        if (z[j] > z[label])
+            label = j;
+    return label;
 }
 
 /* Runs are dealt to the ranks in turn. */
@@ -33,21 +45,10 @@ static void answer(bcop_network *n, answers *a) {
     }
     bcop_comm_merge(comm, a->logits, a->count * a->classes);
     a->lipschitz = bcop_model_bound(n->model, NULL);
-}
-
-/* The answer of one image, and how far its logit is above the next one's. */
-static int label_of(const answers *a, long index, double *margin) {
-    const double *z = a->logits + index * a->classes;
-    int label = 0;
-    for (int j = 1; j < a->classes; j++)
-        if (z[j] > z[label])
-            label = j;
-    double other = -INFINITY;
-    for (int j = 0; j < a->classes; j++)
-        if (j != label)
-            other = fmax(other, z[j]);
-    *margin = z[label] - other;
-    return label;
+    a->constant = bcop_pairs_constant(n->model, a->lipschitz);
+    for (long i = 0; i < a->count; i++)
+        a->margin[i] =
+            bcop_pairs_margin_double(n->model, a->logits + i * a->classes, label_of(a, i));
 }
 
 /* Pixels may be as large as float32 can be. */
@@ -60,14 +61,13 @@ static bcop_status check_logits(const answers *a, const char *file) {
 }
 
 static json_t *image_json(const answers *a, long index) {
-    double margin;
-    const int label = label_of(a, index, &margin);
+    const double margin = a->margin[index];
     json_t *logits = json_array();
     for (int j = 0; j < a->classes; j++)
         json_array_append_new(logits, json_real(a->logits[index * a->classes + j]));
-    return json_pack("{s:I, s:i, s:f, s:f, s:o}", "index", (json_int_t)index, "label", label,
-                     "margin", margin, "radius", bcop_evaluate_radius(a->lipschitz, margin),
-                     "logits", logits);
+    return json_pack("{s:I, s:i, s:f, s:f, s:o}", "index", (json_int_t)index, "label",
+                     label_of(a, index), "margin", margin, "radius",
+                     bcop_evaluate_radius(a->constant, margin), "logits", logits);
 }
 
 static bcop_status print_json(const bcop_network *n, const char *file, const answers *a) {
@@ -86,10 +86,8 @@ static void print_text(const bcop_network *n, const char *file, const answers *a
                   n->snapshot.progress.step, file, a->count, a->lipschitz);
     bcop_log_info("     image  label      margin  certified L2 radius");
     for (long i = 0; i < a->count; i++) {
-        double margin;
-        const int label = label_of(a, i, &margin);
-        bcop_log_info("%10ld  %5d  %10.6f  %.6f", i, label, margin,
-                      bcop_evaluate_radius(a->lipschitz, margin));
+        bcop_log_info("%10ld  %5d  %10.6f  %.6f", i, label_of(a, i), a->margin[i],
+                      bcop_evaluate_radius(a->constant, a->margin[i]));
     }
 }
 

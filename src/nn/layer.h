@@ -24,9 +24,18 @@
 #include "linalg/parameter.h"
 #include "linalg/rounding.h"
 
-enum { BCOP_LAYER_PARAMETERS_MAX = 14 }; /* H, six pairs P and Q, bias */
+enum { BCOP_LAYER_ROWS_MAX = 1024 }; /* of a normalised layer */
 
 typedef struct bcop_layer_kind bcop_layer_kind;
+
+/* What losses and certificates know of a last layer with rows w_i of unit norm (nn/pairs.h). */
+typedef struct bcop_layer_pairs {
+    double *distance; /* [outputs][outputs], ||w_i - w_j|| of the operator as it is, at most a few
+                         roundings too large */
+    /* In training, of each image of the group: its label, and dloss/d distance[label][j]. */
+    int *label;   /* [group] */
+    float *slope; /* [group][outputs], zero at first */
+} bcop_layer_pairs;
 
 typedef struct bcop_layer {
     const bcop_layer_kind *kind;
@@ -37,15 +46,17 @@ typedef struct bcop_layer {
     void *state;            /* the kind's own; owned by the model */
     bcop_shape in, out;
     int parameters;
-    bcop_parameter parameter[BCOP_LAYER_PARAMETERS_MAX];
-    int batch;          /* images of a training step; 0: the model is only evaluated */
-    int run;            /* images of a lane; set before it runs */
-    long lane_gradient; /* floats of its lane gradient */
-    long lane_at;       /* where it begins in the lane gradient of all layers */
-    bool factored;      /* the first parameter's gradient comes by factors */
-    bool input_left;    /* of these the inputs are the left one */
-    long saved;         /* floats per image kept from forward to backward */
-    long bound_work;    /* doubles of workspace for bound */
+    bcop_parameter *parameter; /* [parameters]; owned by the model */
+    int batch;                 /* images of a training step; 0: the model is only evaluated */
+    int run, group;            /* images of a lane and of a group; set before it takes memory */
+    long lane_gradient;        /* floats of its lane gradient */
+    long lane_at;              /* where it begins in the lane gradient of all layers */
+    bool factored;             /* the first parameter's gradient comes by factors */
+    bool input_left;           /* of these the inputs are the left one */
+    long saved;                /* floats per image kept from forward to backward */
+    long bound_work;           /* doubles of workspace for bound */
+    bool normalised;           /* the last layer, which has pairs */
+    bcop_layer_pairs pairs;
     /* What it costs, for plans. Backward is two such products, one when the input's gradient is not
        wanted. */
     double flops;          /* of the product of forward, per image */
@@ -61,6 +72,7 @@ typedef struct bcop_tape {
     float *input; /* [n][in] flattened inputs, of a factored layer */
     float *image; /* [n][cols] left U of a factored layer: what its product gives on the tall side's
                      factor, in forward or in backward */
+    int first;    /* of the n images, in the group */
 } bcop_tape;
 
 struct bcop_layer_kind {
@@ -139,8 +151,10 @@ struct bcop_layer_kind {
 /* All kinds, ending with NULL. */
 extern const bcop_layer_kind *const bcop_layer_kinds[];
 
-/* Adds a parameter "<layer name>/<suffix>" to the layer. Local. */
-void bcop_layer_want(bcop_layer *layer, const char *suffix, int rows, int cols, bool orthonormal);
+/* Adds a parameter "<layer name>/<suffix>" to the layer, at whose place pointers to the others may
+ * change. BCOP_INTERNAL without memory. Local. */
+bcop_status bcop_layer_want(bcop_layer *layer, const char *suffix, int rows, int cols,
+                            bool orthonormal);
 
 /* Floats of the stored operator, 0 without one. Local. */
 long bcop_layer_stored_count(const bcop_layer *layer);

@@ -139,14 +139,14 @@ static bcop_status plan(bcop_layer *layer) {
                       .zero_pad = o->pad == PAD_ZERO};
     c->kernel = bcop_kernel_plan(c->c_in, c->c_out, c->k);
     layer->out = (bcop_shape){c->height, c->width, c->c_out};
-    bcop_layer_want(layer, "blocks/H", c->kernel.c, c->kernel.m, true);
+    BCOP_TRY(bcop_layer_want(layer, "blocks/H", c->kernel.c, c->kernel.m, true));
     for (int t = 0; t < c->kernel.factors; t++) {
         char suffix[32];
         snprintf(suffix, sizeof suffix, "blocks/%c%d", t % 2 ? 'Q' : 'P', t / 2 + 1);
-        bcop_layer_want(layer, suffix, c->kernel.c, c->kernel.r, true);
+        BCOP_TRY(bcop_layer_want(layer, suffix, c->kernel.c, c->kernel.r, true));
     }
     if (o->bias)
-        bcop_layer_want(layer, "bias", c->c_out, 1, false);
+        BCOP_TRY(bcop_layer_want(layer, "bias", c->c_out, 1, false));
     const long taps = (long)c->k * c->k;
     layer->lane_gradient = taps * c->c_in * c->c_out + (o->bias ? c->c_out : 0);
     const bcop_window map = input_map(c);

@@ -3,19 +3,29 @@
  * in >= units: U [in][units], W = U^T (1-Lipschitz); in < units: U [units][in], W = U (norm
  * preserving). A map is flattened in the order (channel, row, column), as PyTorch does.
  *
+ * normalize: rows (Singla, Singla and Feizi, ICLR 2022): only as the last layer; W has rows of unit
+ * norm, each a block U_i [in][1] of its own, and need not be orthonormal. Its certificates divide
+ * margins by distances of rows, and losses may have gradients with respect to these.
+ *
  * The gradient of U is x^T gy or gy^T x over the batch. It goes by factors where these are fewer
  * numbers than an all-reduce of the product would move, else per lane. */
 #include "linalg/product.h"
 #include "linalg/spectral.h"
 #include "nn/layer_kinds.h"
 
+#include <float.h>
+#include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 typedef struct dense_options {
     int units;
     bool bias;
+    int normalize;
 } dense_options;
+
+enum { NORMALIZE_NONE, NORMALIZE_ROWS };
 
 static const bcop_option options_table[] = {
     {.key = "units",
@@ -29,12 +39,32 @@ static const bcop_option options_table[] = {
      .offset = offsetof(dense_options, bias),
      .fallback = "true",
      .help = "add a bias per output"},
+    {.key = "normalize",
+     .type = BCOP_OPTION_CHOICE,
+     .offset = offsetof(dense_options, normalize),
+     .choices = "none|rows",
+     .fallback = "none",
+     .help = "rows: not orthonormal, but rows of unit norm; only for the last layer, at most 1024"},
     {0},
 };
 
 typedef struct dense_state {
     int in, out;
+    float *rows; /* of unit norm: W [out][in]; else NULL */
 } dense_state;
+
+static bcop_status want_rows(bcop_layer *layer) {
+    const dense_state *d = layer->state;
+    if (d->out > BCOP_LAYER_ROWS_MAX)
+        return bcop_config_fail(layer->where, "at most %d normalised rows (got %d)",
+                                BCOP_LAYER_ROWS_MAX, d->out);
+    for (int i = 0; i < d->out; i++) {
+        char suffix[32];
+        snprintf(suffix, sizeof suffix, "blocks/W%d", i);
+        BCOP_TRY(bcop_layer_want(layer, suffix, d->in, 1, true));
+    }
+    return BCOP_OK;
+}
 
 static bcop_status plan(bcop_layer *layer) {
     const dense_options *o = layer->options;
@@ -42,14 +72,16 @@ static bcop_status plan(bcop_layer *layer) {
     const long size = bcop_shape_size(layer->in);
     if (size > 1 << 24)
         return bcop_config_fail(layer->where, "%ld inputs are too many for a dense layer", size);
-    *d = (dense_state){(int)size, o->units};
+    *d = (dense_state){.in = (int)size, .out = o->units};
     const int tall = d->in > d->out ? d->in : d->out, thin = d->in > d->out ? d->out : d->in;
     layer->out = (bcop_shape){1, 1, d->out};
-    bcop_layer_want(layer, "blocks/W", tall, thin, true);
+    layer->normalised = o->normalize == NORMALIZE_ROWS;
+    BCOP_TRY(layer->normalised ? want_rows(layer)
+                               : bcop_layer_want(layer, "blocks/W", tall, thin, true));
     if (o->bias)
-        bcop_layer_want(layer, "bias", d->out, 1, false);
-    layer->factored =
-        layer->batch > 0 && (double)layer->batch * (d->in + d->out) <= 2.0 * d->in * d->out;
+        BCOP_TRY(bcop_layer_want(layer, "bias", d->out, 1, false));
+    layer->factored = layer->batch > 0 && !layer->normalised &&
+                      (double)layer->batch * (d->in + d->out) <= 2.0 * d->in * d->out;
     layer->input_left = d->in >= d->out;
     layer->parameter[0].factored = layer->factored;
     layer->parameter[0].depth = layer->factored ? layer->batch : 0;
@@ -64,6 +96,57 @@ static bcop_status plan(bcop_layer *layer) {
     layer->stored_size[0] = d->out;
     layer->stored_size[1] = d->in;
     return BCOP_OK;
+}
+
+static void take(bcop_layer *layer, bool training, bcop_arena *arena) {
+    dense_state *d = layer->state;
+    if (!layer->normalised)
+        return;
+    d->rows = bcop_arena_floats(arena, (long)d->out * d->in);
+    layer->pairs.distance = bcop_arena_take(arena, (long)d->out * d->out, sizeof(double));
+    if (!training)
+        return;
+    layer->pairs.label = bcop_arena_take(arena, layer->group, sizeof(int));
+    layer->pairs.slope = bcop_arena_floats(arena, (long)layer->group * d->out);
+}
+
+/* ---- the operator ---- */
+
+/* Whether the operator is kept as W [out][in]; else as its transpose. */
+static bool is_upright(const bcop_layer *layer) {
+    const dense_state *d = layer->state;
+    return layer->normalised || d->in < d->out;
+}
+
+static float *operator_of(const bcop_layer *layer) {
+    const dense_state *d = layer->state;
+    return layer->normalised ? d->rows : layer->parameter[0].value;
+}
+
+/* ||w_i - w_j|| for all rows. A sum of n squares is off by at most n + 2 roundings, its root by
+   half of that; the rest is for those who divide by it. */
+static void measure(bcop_layer *layer) {
+    const dense_state *d = layer->state;
+    double *distance = layer->pairs.distance;
+    for (int i = 0; i < d->out; i++)
+        for (int j = 0; j <= i; j++) {
+            const float *a = d->rows + (long)i * d->in, *b = d->rows + (long)j * d->in;
+            double sum = 0;
+            for (int k = 0; k < d->in; k++)
+                sum += ((double)a[k] - (double)b[k]) * ((double)a[k] - (double)b[k]);
+            distance[i * d->out + j] = distance[j * d->out + i] =
+                sqrt(sum) * (1 + (d->in + 8) * DBL_EPSILON);
+        }
+}
+
+static void build(bcop_layer *layer) {
+    const dense_state *d = layer->state;
+    if (!layer->normalised)
+        return;
+    for (int i = 0; i < d->out; i++)
+        memcpy(d->rows + (long)i * d->in, layer->parameter[i].value,
+               (size_t)d->in * sizeof *d->rows);
+    measure(layer);
 }
 
 /* Swaps (row, column, channel) and (channel, row, column) orders of one map. */
@@ -98,17 +181,36 @@ static void forward(const bcop_layer *layer, int n, const float *x, float *y, co
     float *flat = input_of(layer, tape);
     for (int i = 0; i < n; i++)
         flatten(layer->in, x + (long)i * d->in, flat + (long)i * d->in);
-    const float *u = layer->parameter[0].value;
+    const float *w = operator_of(layer);
     float *product = layer->factored && layer->input_left ? tape->image : y;
-    if (d->in >= d->out)
-        bcop_product_nn_rows(n, layer->run, d->out, d->in, flat, u, product);
+    if (is_upright(layer))
+        bcop_product_nt_rows(n, layer->run, d->out, d->in, flat, w, product);
     else
-        bcop_product_nt_rows(n, layer->run, d->out, d->in, flat, u, product);
+        bcop_product_nn_rows(n, layer->run, d->out, d->in, flat, w, product);
     add_bias(layer, n, product, y);
 }
 
 static long scratch(const bcop_layer *layer, int n) {
     return n * bcop_shape_size(layer->in);
+}
+
+/* d||w_y - w_j||/dw_y = (w_y - w_j)/||w_y - w_j||, and the opposite for w_j. Equal rows: none. */
+static void add_distances(const bcop_layer *layer, int n, int first, float *sum) {
+    const dense_state *d = layer->state;
+    for (int i = first; i < first + n; i++)
+        for (int j = 0; j < d->out; j++) {
+            const int y = layer->pairs.label[i];
+            const double distance = layer->pairs.distance[y * d->out + j];
+            const float slope = layer->pairs.slope[(long)i * d->out + j];
+            if (y == j || slope == 0 || distance == 0)
+                continue;
+            const float *a = d->rows + (long)y * d->in, *b = d->rows + (long)j * d->in;
+            const float unit = (float)((double)slope / distance);
+            for (int k = 0; k < d->in; k++) {
+                sum[(long)y * d->in + k] += unit * (a[k] - b[k]);
+                sum[(long)j * d->in + k] -= unit * (a[k] - b[k]);
+            }
+        }
 }
 
 /* The lane gradient: the bias's, then, unless it goes by factors, the block's. */
@@ -125,22 +227,24 @@ static void slope(const bcop_layer *layer, int n, const bcop_tape *tape, const f
     }
     if (layer->factored)
         return;
-    if (d->in >= d->out)
-        bcop_product_tn(d->in, d->out, n, 1, tape->saved, gy, 0, sum);
-    else
+    if (is_upright(layer))
         bcop_product_tn(d->out, d->in, n, 1, gy, tape->saved, 0, sum);
+    else
+        bcop_product_tn(d->in, d->out, n, 1, tape->saved, gy, 0, sum);
+    if (layer->normalised)
+        add_distances(layer, n, tape->first, sum);
 }
 
 static void backward(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy, float *gx,
                      float *scratch) {
     const dense_state *d = layer->state;
-    const float *u = layer->parameter[0].value;
+    const float *w = operator_of(layer);
     const bool image = layer->factored && !layer->input_left;
     float *to = image ? tape->image : layer->in.height * layer->in.width == 1 ? gx : scratch;
-    if (d->in >= d->out)
-        bcop_product_nt_rows(n, layer->run, d->in, d->out, gy, u, to);
+    if (is_upright(layer))
+        bcop_product_nn_rows(n, layer->run, d->in, d->out, gy, w, to);
     else
-        bcop_product_nn_rows(n, layer->run, d->in, d->out, gy, u, to);
+        bcop_product_nt_rows(n, layer->run, d->in, d->out, gy, w, to);
     for (int i = 0; to != gx && i < n; i++)
         unflatten(layer->in, to + (long)i * d->in, gx + (long)i * d->in);
 }
@@ -152,35 +256,44 @@ static void pull(bcop_layer *layer, const float *sum) {
         memcpy(bias->gradient, sum, (size_t)d->out * sizeof *sum);
         sum += d->out;
     }
-    if (!layer->factored)
-        memcpy(layer->parameter[0].gradient, sum, (size_t)d->in * (size_t)d->out * sizeof *sum);
+    if (layer->factored)
+        return;
+    const long size = layer->normalised ? d->in : (long)d->in * d->out;
+    for (int i = 0; i < (layer->normalised ? d->out : 1); i++, sum += size)
+        memcpy(layer->parameter[i].gradient, sum, (size_t)size * sizeof *sum);
 }
 
-/* The block and the weight [out][in] are the same matrix, transposed when in >= out. */
+/* What is kept and the weight [out][in] are the same matrix, or its transpose. */
 static void store(const bcop_layer *layer, float *stored) {
     const dense_state *d = layer->state;
-    const float *u = layer->parameter[0].value;
-    if (d->in >= d->out)
-        bcop_product_transpose(d->in, d->out, u, stored);
+    const float *w = operator_of(layer);
+    if (is_upright(layer))
+        memcpy(stored, w, (size_t)d->in * (size_t)d->out * sizeof *w);
     else
-        memcpy(stored, u, (size_t)d->in * (size_t)d->out * sizeof *u);
+        bcop_product_transpose(d->in, d->out, w, stored);
 }
 
 static void load(bcop_layer *layer, const float *stored) {
     const dense_state *d = layer->state;
-    float *u = layer->parameter[0].value;
-    if (d->in >= d->out)
-        bcop_product_transpose(d->out, d->in, stored, u);
+    float *w = operator_of(layer);
+    if (is_upright(layer))
+        memcpy(w, stored, (size_t)d->in * (size_t)d->out * sizeof *w);
     else
-        memcpy(u, stored, (size_t)d->in * (size_t)d->out * sizeof *u);
+        bcop_product_transpose(d->out, d->in, stored, w);
+    if (layer->normalised)
+        measure(layer);
 }
 
 static double bound(const bcop_layer *layer, double *work) {
-    const bcop_parameter *u = &layer->parameter[0];
-    const long size = bcop_parameter_size(u);
+    const dense_state *d = layer->state;
+    const int high = is_upright(layer) ? d->out : d->in, wide = d->in + d->out - high;
+    const long size = (long)high * wide;
+    const float *w = operator_of(layer);
+    /* the longer side must be rows */
     for (long i = 0; i < size; i++)
-        work[i] = (double)u->value[i];
-    return bcop_spectral_bound(u->rows, u->cols, work, 0, work + size);
+        work[high >= wide ? i : i % wide * high + i / wide] = (double)w[i];
+    return bcop_spectral_bound(high >= wide ? high : wide, high >= wide ? wide : high, work, 0,
+                               work + size);
 }
 
 static void forward64(const bcop_layer *layer, int n, const double *stored, const double *x,
@@ -200,6 +313,13 @@ static bcop_rounding rounding(const bcop_layer *layer, const double *stored) {
     return bcop_layer_rounding(layer, 1, d->out, d->in, 1, stored);
 }
 
+/* Of orthonormal rows sqrt(2) says as much. */
+static double pair(const bcop_layer *layer, const double *stored, int i, int j) {
+    (void)stored;
+    return layer->normalised ? layer->pairs.distance[(long)i * bcop_shape_size(layer->out) + j]
+                             : INFINITY;
+}
+
 const bcop_layer_kind bcop_layer_dense = {
     .name = "dense",
     .help = "orthogonal fully connected layer",
@@ -209,7 +329,9 @@ const bcop_layer_kind bcop_layer_dense = {
     .stored_name = "weight",
     .torch = "return F.linear(x.flatten(1), self.weight, self.bias)[:, :, None, None]\n",
     .plan = plan,
+    .take = take,
     .scratch = scratch,
+    .build = build,
     .by_rows = true,
     .forward = forward,
     .slope = slope,
@@ -221,4 +343,5 @@ const bcop_layer_kind bcop_layer_dense = {
     .forward64 = forward64,
     .scratch64 = scratch,
     .rounding = rounding,
+    .pair = pair,
 };

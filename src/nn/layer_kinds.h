@@ -8,5 +8,6 @@ extern const bcop_layer_kind bcop_layer_conv;
 extern const bcop_layer_kind bcop_layer_dense;
 extern const bcop_layer_kind bcop_act_maxmin;
 extern const bcop_layer_kind bcop_act_groupsort;
+extern const bcop_layer_kind bcop_act_householder;
 
 #endif

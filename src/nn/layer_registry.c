@@ -3,17 +3,26 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const bcop_layer_kind *const bcop_layer_kinds[] = {
-    &bcop_layer_conv, &bcop_layer_dense, &bcop_act_maxmin, &bcop_act_groupsort, NULL,
+    &bcop_layer_conv,    &bcop_layer_dense,     &bcop_act_maxmin,
+    &bcop_act_groupsort, &bcop_act_householder, NULL,
 };
 
-void bcop_layer_want(bcop_layer *layer, const char *suffix, int rows, int cols, bool orthonormal) {
-    bcop_parameter *p = &layer->parameter[layer->parameters++];
+bcop_status bcop_layer_want(bcop_layer *layer, const char *suffix, int rows, int cols,
+                            bool orthonormal) {
+    bcop_parameter *list =
+        realloc(layer->parameter, ((size_t)layer->parameters + 1) * sizeof *list);
+    if (!list)
+        return bcop_status_fail(BCOP_INTERNAL, "out of memory for layer %s", layer->name);
+    layer->parameter = list;
+    bcop_parameter *p = &list[layer->parameters++];
     *p = (bcop_parameter){
         .rows = rows, .cols = cols, .orthonormal = orthonormal, .bundle = 2 * layer->index};
     snprintf(p->name, sizeof p->name, "%s/%s", layer->name, suffix);
+    return BCOP_OK;
 }
 
 long bcop_layer_stored_count(const bcop_layer *layer) {

@@ -67,6 +67,30 @@ static bcop_status read_input(bcop_model *model, const bcop_node *input, const b
     return BCOP_OK;
 }
 
+static bcop_status check_last(const bcop_model *m) {
+    const bcop_layer *last = &m->layer[m->count - 1];
+    for (const bcop_layer *layer = m->layer; layer < last; layer++)
+        if (layer->normalised)
+            return bcop_config_fail(layer->where,
+                                    "only the last layer may be normalised: rows of unit norm do "
+                                    "not make it 1-Lipschitz");
+    if (bcop_shape_size(last->out) != m->classes)
+        return bcop_config_fail(last->where, "gives %ld outputs for %d classes of labels",
+                                bcop_shape_size(last->out), m->classes);
+    return BCOP_OK;
+}
+
+static bcop_status list_parameters(bcop_model *m) {
+    m->parameter = calloc((size_t)m->parameters + 1, sizeof *m->parameter);
+    if (!m->parameter)
+        return bcop_status_fail(BCOP_INTERNAL, "out of memory for the model");
+    bcop_parameter **next = m->parameter;
+    for (int i = 0; i < m->count; i++)
+        for (int p = 0; p < m->layer[i].parameters; p++)
+            *next++ = &m->layer[i].parameter[p];
+    return BCOP_OK;
+}
+
 static bcop_status create(bcop_model *m, const bcop_node *list, const bcop_node *input,
                           const bcop_reals *mean, const bcop_reals *std, int batch) {
     if (list->type != BCOP_NODE_LIST || list->count == 0)
@@ -74,9 +98,8 @@ static bcop_status create(bcop_model *m, const bcop_node *list, const bcop_node 
     if (list->count > 100)
         return bcop_config_fail(list, "at most 100 layers (got %d)", list->count);
     m->layer = calloc((size_t)list->count, sizeof *m->layer);
-    m->parameter = calloc((size_t)list->count * BCOP_LAYER_PARAMETERS_MAX, sizeof *m->parameter);
     m->input = calloc(4 * (size_t)list->count, sizeof *m->input);
-    if (!m->layer || !m->parameter || !m->input)
+    if (!m->layer || !m->input)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for the model");
     m->slope = m->input + list->count;
     m->image = m->slope + list->count;
@@ -97,14 +120,10 @@ static bcop_status create(bcop_model *m, const bcop_node *list, const bcop_node 
         shape = layer->out;
         layer->lane_at = m->lane_length;
         m->lane_length += layer->lane_gradient;
-        for (int p = 0; p < layer->parameters; p++)
-            m->parameter[m->parameters++] = &layer->parameter[p];
+        m->parameters += layer->parameters;
     }
-    const bcop_layer *last = &m->layer[m->count - 1];
-    if (bcop_shape_size(last->out) != m->classes)
-        return bcop_config_fail(last->where, "gives %ld outputs for %d classes of labels",
-                                bcop_shape_size(last->out), m->classes);
-    return BCOP_OK;
+    BCOP_TRY(check_last(m));
+    return list_parameters(m);
 }
 
 bcop_status bcop_model_create(const bcop_node *list, const bcop_node *input, const bcop_reals *mean,
@@ -128,6 +147,7 @@ void bcop_model_free(bcop_model *m) {
     if (!m)
         return;
     for (int i = 0; i < m->count; i++) {
+        free(m->layer[i].parameter);
         free(m->layer[i].options);
         free(m->layer[i].state);
     }
@@ -157,6 +177,7 @@ static bool in_tail(const bcop_model *m, int i) {
 static void take_layer(bcop_model *m, int i, bcop_arena *arena) {
     bcop_layer *layer = &m->layer[i];
     layer->run = m->run;
+    layer->group = m->group;
     for (int p = 0; !m->training && p < layer->parameters; p++)
         layer->parameter[p].value =
             bcop_arena_floats(arena, bcop_parameter_size(&layer->parameter[p]));
@@ -208,7 +229,7 @@ void bcop_model_build(bcop_model *m) {
 /* `first` counts images of the group, `row` those of all factors. */
 static bcop_tape tape_of(const bcop_model *m, int i, int row, int first) {
     const bcop_layer *layer = &m->layer[i];
-    bcop_tape tape = {.saved = m->saved[i] + first * layer->saved};
+    bcop_tape tape = {.saved = m->saved[i] + first * layer->saved, .first = first};
     if (layer->factored) {
         tape.input = m->input[i] + (row + first) * bcop_shape_size(layer->in);
         tape.image = m->image[i] + (long)(row + first) * layer->parameter[0].cols;

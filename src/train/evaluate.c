@@ -1,5 +1,7 @@
 #include "train/evaluate.h"
 
+#include "nn/pairs.h"
+
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -11,13 +13,13 @@ void bcop_evaluate_plan(bcop_evaluator *e, bcop_arena *arena) {
     e->value = e->margin ? e->margin + count : NULL;
 }
 
-double bcop_evaluate_threshold(double lipschitz, double eps) {
+double bcop_evaluate_threshold(double constant, double eps) {
     /* three roundings, each at most half an ulp, and sqrt(2) itself */
-    return sqrt(2) * lipschitz * eps * (1 + 4 * DBL_EPSILON);
+    return sqrt(2) * constant * eps * (1 + 4 * DBL_EPSILON);
 }
 
-double bcop_evaluate_radius(double lipschitz, double margin) {
-    const double radius = margin / bcop_evaluate_threshold(lipschitz, 1);
+double bcop_evaluate_radius(double constant, double margin) {
+    const double radius = margin / bcop_evaluate_threshold(constant, 1);
     return radius > 0 ? nextafter(radius, 0) : 0;
 }
 
@@ -30,8 +32,9 @@ static void run_images(bcop_evaluator *e, long first, int n) {
     const float *z = bcop_model_forward(e->model, n, 0, e->x);
     for (int i = 0; i < n; i++, z += classes) {
         const int label = bcop_dataset_label(e->dataset, first + i);
-        e->margin[first + i] = bcop_loss_margin(classes, z, label);
-        e->value[first + i] = e->loss->evaluate(e->loss_options, classes, z, label, 1, NULL);
+        e->margin[first + i] = bcop_pairs_margin(e->model, z, label);
+        e->value[first + i] =
+            bcop_pairs_loss(e->model, 0, e->loss, e->loss_options, z, label, 1, NULL);
     }
 }
 
@@ -56,10 +59,11 @@ void bcop_evaluate_run(bcop_evaluator *e, const bcop_reals *eps, bcop_evaluation
     if (work)
         work(context, true);
     *result = (bcop_evaluation){.examples = count, .lipschitz = bcop_model_bound(e->model, NULL)};
+    result->constant = bcop_pairs_constant(e->model, result->lipschitz);
     for (long i = 0; i < count; i++)
         result->loss += e->value[i] / (double)count;
     result->clean = share_above(e->margin, count, 0);
     for (int i = 0; i < eps->count; i++)
-        result->certified[i] = share_above(
-            e->margin, count, bcop_evaluate_threshold(result->lipschitz, eps->value[i]));
+        result->certified[i] =
+            share_above(e->margin, count, bcop_evaluate_threshold(result->constant, eps->value[i]));
 }

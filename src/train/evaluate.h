@@ -1,7 +1,8 @@
 /* Evaluation of a split on all ranks: loss, clean accuracy and certified accuracy.
  *
  * An example is certified at eps iff its margin z_y - max_{j != y} z_j exceeds sqrt(2) L eps, with
- * L the proven bound on the network's constant (bcop_model_bound). Every example counts, each once;
+ * L the proven bound on the network's constant (bcop_model_bound); where the last layer is
+ * normalised margin and L are those of nn/pairs.h. Every example counts, each once;
  * what is reported does not depend on the number of ranks. */
 #ifndef BCOP_TRAIN_EVALUATE_H
 #define BCOP_TRAIN_EVALUATE_H
@@ -27,7 +28,8 @@ typedef struct bcop_evaluation {
     long examples;
     double loss, clean; /* means */
     double certified[BCOP_REALS_MAX];
-    double lipschitz;
+    double lipschitz; /* of the network */
+    double constant;  /* L of the margins; the same unless the last layer is normalised */
 } bcop_evaluation;
 
 /* Takes the memory, in both passes of the arena, after model and dataset are set. Local. */
@@ -40,12 +42,12 @@ void bcop_evaluate_run(bcop_evaluator *evaluator, const bcop_reals *eps,
                        bcop_evaluation *evaluation, void (*work)(void *context, bool long_work),
                        void *context);
 
-/* The smallest margin that certifies eps with constant `lipschitz`, sqrt(2) L eps rounded up: an
+/* The smallest margin that certifies eps with L = `constant`, sqrt(2) L eps rounded up: an
  * example is certified iff its margin is larger. Local. */
-double bcop_evaluate_threshold(double lipschitz, double eps);
+double bcop_evaluate_threshold(double constant, double eps);
 
-/* The radius that a margin certifies with constant `lipschitz`, margin / (sqrt(2) L) rounded down;
+/* The radius that a margin certifies with L = `constant`, margin / (sqrt(2) L) rounded down;
  * 0 for a wrong answer. Local. */
-double bcop_evaluate_radius(double lipschitz, double margin);
+double bcop_evaluate_radius(double constant, double margin);
 
 #endif

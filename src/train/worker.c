@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/spans.h"
+#include "nn/pairs.h"
 
 #include <limits.h>
 #include <math.h>
@@ -204,8 +205,8 @@ static void run_forward(bcop_worker *w, int n, int row, const float *x, const in
     const float *z = bcop_model_forward(m, n, row, x);
     for (int i = 0; i < n; i++) {
         double *record = w->record + 2 * (w->exchange.sums.run.first + (row + i) / m->run);
-        record[0] += loss->evaluate(e->loss_options, classes, z + i * classes, label[i],
-                                    1.0 / e->train.batch, w->logit_gradient + i * classes);
+        record[0] += bcop_pairs_loss(m, i, loss, e->loss_options, z + i * classes, label[i],
+                                     1.0 / e->train.batch, w->logit_gradient + i * classes);
         record[1] += bcop_loss_margin(classes, z + i * classes, label[i]) > 0;
     }
 }
