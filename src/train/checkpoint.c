@@ -49,7 +49,9 @@ static void add_parameter(bcop_checkpoint *c, const bcop_parameter *p) {
                         .size = {p->rows, p->cols},
                         .data = p->value,
                         .unit = "1",
-                        .help = p->orthonormal ? "block with orthonormal columns" : "bias"};
+                        .help = p->orthonormal             ? "block with orthonormal columns"
+                                : strstr(p->name, "/bias") ? "bias"
+                                                           : "plain parameter"};
     snprintf(field.path, sizeof field.path, "/layers/%s", p->name);
     add(c, p->orthonormal ? BCOP_PART_BLOCK : BCOP_PART_BIAS, field);
 }

@@ -22,40 +22,51 @@ enum { IMAGES = 5, FEW = 1, MANY = 1 << 20 };
 typedef struct instance {
     bcop_shape shape;
     int in, units;
-    bool bias;
-    char text[64];
+    bool bias, rows; /* rows: blocks are the weight's rows */
+    char text[96];
     nn_fixture f;
     float *x, *y, *gy, *gx;  /* NHWC */
     double *flat;            /* [IMAGES][in] */
     double *weight, *offset; /* [units][in] and [units], from the parameters */
 } instance;
 
-static instance open_instance(bcop_shape shape, int units, bool bias, int batch) {
-    instance t = {.shape = shape, .in = (int)bcop_shape_size(shape), .units = units, .bias = bias};
-    snprintf(t.text, sizeof t.text, "[dense: {units: %d, bias: %s}]", units,
-             bias ? "true" : "false");
+static void read_parameters(instance *t) {
+    const int blocks = t->rows ? t->units : 1;
+    bcop_parameter *const *p = t->f.model->parameter;
+    double *u = oracle_doubles((long)t->in * t->units);
+    for (int i = 0; i < blocks; i++)
+        oracle_to_double(bcop_parameter_size(p[i]), p[i]->value, u + (long)i * t->in);
+    t->weight = oracle_doubles((long)t->in * t->units);
+    if (!t->rows && t->in >= t->units) /* the block is tall: in x units */
+        oracle_transpose(t->in, t->units, u, t->weight);
+    else
+        memcpy(t->weight, u, (size_t)t->in * (size_t)t->units * sizeof *u);
+    free(u);
+    t->offset = oracle_doubles(t->units);
+    if (t->bias)
+        oracle_to_double(t->units, p[blocks]->value, t->offset);
+}
+
+static instance open_instance(bcop_shape shape, int units, bool bias, bool rows, int batch) {
+    instance t = {.shape = shape,
+                  .in = (int)bcop_shape_size(shape),
+                  .units = units,
+                  .bias = bias,
+                  .rows = rows};
+    snprintf(t.text, sizeof t.text, "[dense: {units: %d, bias: %s, normalize: %s}]", units,
+             bias ? "true" : "false", rows ? "rows" : "none");
     t.f = nn_fixture_open(
         &(nn_setting){.list = t.text, .in = shape, .classes = units, .run = IMAGES, .batch = batch},
         (uint64_t)(t.in + units));
-    assert_true(t.f.layer->factored == ((long)batch * (t.in + units) <= 2L * t.in * units));
+    assert_true(t.f.layer->factored ==
+                (!rows && (long)batch * (t.in + units) <= 2L * t.in * units));
     t.x = oracle_random_floats(1, (long)IMAGES * t.in, 1);
     t.gy = oracle_random_floats(2, (long)IMAGES * units, 1);
     t.gx = oracle_floats((long)IMAGES * t.in);
     t.flat = oracle_doubles((long)IMAGES * t.in);
     for (long i = 0; i < IMAGES; i++)
         nn_oracle_chw(shape, t.x + i * t.in, t.flat + i * t.in);
-    const bcop_parameter *block = t.f.model->parameter[0];
-    double *u = oracle_doubles(bcop_parameter_size(block));
-    oracle_to_double(bcop_parameter_size(block), block->value, u);
-    t.weight = oracle_doubles((long)t.in * units);
-    if (t.in >= units) /* the block is tall: in x units */
-        oracle_transpose(t.in, units, u, t.weight);
-    else
-        memcpy(t.weight, u, (size_t)t.in * (size_t)units * sizeof *u);
-    free(u);
-    t.offset = oracle_doubles(units);
-    if (bias)
-        oracle_to_double(units, t.f.model->parameter[1]->value, t.offset);
+    read_parameters(&t);
     t.y = nn_fixture_forward(&t.f, IMAGES, t.x);
     nn_fixture_backward(&t.f, IMAGES, t.gy, t.gx);
     return t;
@@ -77,9 +88,9 @@ static void for_each_layer(void (*check)(instance *t)) {
     static const int units[] = {1, 7, 12, 30, 40};
     for (int s = 0; s < 5; s++)
         for (int u = 0; u < 5; u++) {
-            for (int many = 0; many <= 1; many++) {
-                instance t =
-                    open_instance(shapes[s], units[u], (s + u) % 3 != 0, many ? MANY : FEW);
+            for (int way = 0; way < 3; way++) {
+                instance t = open_instance(shapes[s], units[u], (s + u) % 3 != 0, way == 2,
+                                           way ? MANY : FEW);
                 check(&t);
                 close_instance(&t);
             }
@@ -97,7 +108,7 @@ static void expect_near(const instance *t, const char *what, long count, const d
 static void check_forward(instance *t) {
     double *expected = oracle_doubles(t->units);
     const bcop_parameter *block = t->f.model->parameter[0];
-    assert_int_equal(block->rows, t->in > t->units ? t->in : t->units);
+    assert_int_equal(block->rows, t->rows || t->in > t->units ? t->in : t->units);
     assert_true(block->orthonormal);
     for (long i = 0; i < IMAGES; i++) {
         nn_oracle_dense_apply(t->in, t->units, t->weight, t->offset, t->flat + i * t->in, expected);
@@ -129,15 +140,18 @@ static void check_backward(instance *t) {
     }
     expect_near(t, "input gradient", (long)IMAGES * t->in, nhwc, t->gx);
     double *block = oracle_doubles((long)t->in * t->units);
-    if (t->in >= t->units)
+    if (!t->rows && t->in >= t->units)
         oracle_transpose(t->units, t->in, gw, block);
     else
         memcpy(block, gw, (size_t)t->in * (size_t)t->units * sizeof *gw);
-    expect_near(t, "block gradient", (long)t->in * t->units, block,
-                t->f.model->parameter[0]->gradient);
+    const int blocks = t->rows ? t->units : 1;
+    const long size = (long)t->in * t->units / blocks;
+    for (int i = 0; i < blocks; i++)
+        expect_near(t, "block gradient", size, block + i * size,
+                    t->f.model->parameter[i]->gradient);
     if (t->bias)
-        expect_near(t, "bias gradient", t->units, gb, t->f.model->parameter[1]->gradient);
-    assert_int_equal(t->f.model->parameters, t->bias ? 2 : 1);
+        expect_near(t, "bias gradient", t->units, gb, t->f.model->parameter[blocks]->gradient);
+    assert_int_equal(t->f.model->parameters, t->bias ? blocks + 1 : blocks);
     free(block);
     free(gb);
     free(gw);
@@ -210,7 +224,7 @@ static double norm(long count, const float *x) {
 }
 
 static void check_norms(instance *t) {
-    for (long i = 0; i < IMAGES && !t->bias; i++) {
+    for (long i = 0; i < IMAGES && !t->bias && !t->rows; i++) {
         const double ratio = norm(t->units, t->y + i * t->units) / norm(t->in, t->x + i * t->in);
         assert_true(ratio <= 1 + 1e-6);
         assert_true(t->units < t->in || ratio >= 1 - 1e-6);

@@ -45,14 +45,16 @@ static instance open_loss(const char *name, const char *options) {
 /* The same in long double. */
 typedef struct expected_loss {
     bool hinge;
-    double a, b; /* eps; or offset and temperature */
+    double a, b, gamma; /* eps; or offset, temperature and regulariser */
     int classes, label;
 } expected_loss;
 
 static double expected_value(const double *z, const void *context) {
     const expected_loss *e = context;
-    return (double)(e->hinge ? nn_oracle_hinge(e->classes, z, e->label, e->a, NULL)
-                             : nn_oracle_cross_entropy(e->classes, z, e->label, e->a, e->b));
+    if (e->hinge)
+        return (double)nn_oracle_hinge(e->classes, z, e->label, e->a, NULL);
+    return (double)(nn_oracle_cross_entropy(e->classes, z, e->label, e->a, e->b) -
+                    (long double)e->gamma * nn_oracle_reward(e->classes, z, e->label, NULL));
 }
 
 /* Distance to the nearest bend: central differences with a smaller step are those of a smooth
@@ -61,6 +63,8 @@ static double bend(const double *z, const expected_loss *e) {
     double kink = 1;
     if (e->hinge)
         nn_oracle_hinge(e->classes, z, e->label, e->a, &kink);
+    else if (e->gamma > 0)
+        nn_oracle_reward(e->classes, z, e->label, &kink);
     return kink;
 }
 
@@ -79,18 +83,19 @@ static void check_one(instance t, expected_loss e, double spread, uint64_t seed)
     assert_true(got == t.kind->evaluate(t.options, e.classes, rounded, e.label, scale, NULL));
     if (bend(z, &e) < 1e-3)
         return;
-    const double step = e.hinge ? 5e-4 : 1e-4 * e.b;
+    const double step = e.hinge ? 5e-4 : 1e-4 * fmin(e.b, 1);
     oracle_gradient(expected_value, &e, e.classes, z, step, slope);
     for (int j = 0; j < e.classes; j++)
-        assert_true(fabs((double)gz[j] - scale * slope[j]) <= 1e-7 * scale);
+        assert_true(fabs((double)gz[j] - scale * slope[j]) <= 1e-7 * scale * (1 + 2 * e.gamma));
 }
 
-static void check_loss(const char *name, const char *options, double a, double b) {
+static void check_loss(const char *name, const char *options, double a, double b, double gamma) {
     instance t = open_loss(name, options);
     for (int classes = 2; classes <= CLASSES_MAX; classes++)
         for (int label = 0; label < classes; label++)
             for (int spread = 0; spread < 3; spread++)
-                check_one(t, (expected_loss){strcmp(name, "hinge") == 0, a, b, classes, label},
+                check_one(t,
+                          (expected_loss){strcmp(name, "hinge") == 0, a, b, gamma, classes, label},
                           spread == 0 ? 0.2 : 3.0 * spread,
                           (uint64_t)(classes * 100 + label * 10 + spread));
     free(t.options);
@@ -98,16 +103,35 @@ static void check_loss(const char *name, const char *options, double a, double b
 
 static void hinge_equals_the_formula(void **state) {
     (void)state;
-    check_loss("hinge", "{eps: 1.5}", 1.5, 0);
-    check_loss("hinge", "{eps: 36/255}", 36.0 / 255, 0);
-    check_loss("hinge", "{eps: 0}", 0, 0);
+    check_loss("hinge", "{eps: 1.5}", 1.5, 0, 0);
+    check_loss("hinge", "{eps: 36/255}", 36.0 / 255, 0, 0);
+    check_loss("hinge", "{eps: 0}", 0, 0, 0);
 }
 
 static void cross_entropy_equals_the_formula(void **state) {
     (void)state;
-    check_loss("cross_entropy", "{}", 0, 1);
-    check_loss("cross_entropy", "{offset: 1.5, temperature: 0.25}", 1.5, 0.25);
-    check_loss("cross_entropy", "{offset: 0.5, temperature: 4}", 0.5, 4);
+    check_loss("cross_entropy", "{}", 0, 1, 0);
+    check_loss("cross_entropy", "{offset: 1.5, temperature: 0.25}", 1.5, 0.25, 0);
+    check_loss("cross_entropy", "{offset: 0.5, temperature: 4}", 0.5, 4, 0);
+    check_loss("cross_entropy", "{offset: 0.5, gamma: 0.7}", 0.5, 1, 0.7);
+    check_loss("cross_entropy", "{temperature: 0.5, gamma: 3}", 0, 0.5, 3);
+}
+
+/* By hand: two classes, z = (3, 1), y = 0, gamma = 0.5: log(1 + e^-2) - 0.5 * 2/sqrt(2); and no
+   reward for a wrong answer. */
+static void regulariser_by_hand(void **state) {
+    (void)state;
+    static const float z[2] = {3, 1};
+    float gz[2];
+    instance t = open_loss("cross_entropy", "{gamma: 0.5}"),
+             plain = open_loss("cross_entropy", "{}");
+    const double right = log1p(exp(-2)) - 1 / sqrt(2), pull = 1 / (1 + exp(2)) + 0.5 / sqrt(2);
+    assert_true(fabs(t.kind->evaluate(t.options, 2, z, 0, 1, gz) - right) < 1e-14);
+    assert_true(fabs((double)gz[0] + pull) < 1e-7 && fabs((double)gz[1] - pull) < 1e-7);
+    assert_true(t.kind->evaluate(t.options, 2, z, 1, 1, NULL) ==
+                plain.kind->evaluate(plain.options, 2, z, 1, 1, NULL));
+    free(t.options);
+    free(plain.options);
 }
 
 /* By hand: C = 4, m = sqrt(2), z = (1, 0.5, 1 + 0.5, -10), y = 0: gaps m - 0.5, m + 0.5, none. */
@@ -179,7 +203,7 @@ static void expect_no_certificate(const instance loss[2], int classes, const flo
    after it. */
 static void a_nan_never_certifies(void **state) {
     (void)state;
-    instance loss[2] = {open_loss("hinge", "{eps: 0}"), open_loss("cross_entropy", "{}")};
+    instance loss[2] = {open_loss("hinge", "{eps: 0}"), open_loss("cross_entropy", "{gamma: 1}")};
     for (int classes = 2; classes <= 6; classes++)
         for (int label = 0; label < classes; label++)
             for (int mask = 1; mask < 1 << classes; mask++)
@@ -202,6 +226,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hinge_equals_the_formula),
         cmocka_unit_test(cross_entropy_equals_the_formula),
+        cmocka_unit_test(regulariser_by_hand),
         cmocka_unit_test(hinge_by_hand),
         cmocka_unit_test(hinge_is_zero_when_certified),
         cmocka_unit_test(cross_entropy_of_large_logits),

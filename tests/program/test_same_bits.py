@@ -38,12 +38,26 @@ def check_every_optimizer_and_loss():
     for optimizer in ("{kind: adam, lr: 0.01}", "{kind: adam-block, lr: 0.01}",
                       "{kind: sgd, lr: 0.05}", "{kind: muon, lr: 0.03}"):
         for loss in ("{kind: hinge, eps: 0.5}",
-                     "{kind: cross_entropy, offset: 0.5, temperature: 0.25}"):
+                     "{kind: cross_entropy, offset: 0.5, temperature: 0.25, gamma: 0.3}"):
             number += 1
             path = config(f"each{number}", optimizer=optimizer, loss=loss)
             train(path, f"one{number}", None, 20)
             train(path, f"three{number}", 3, 20)
             assert hashes(f"one{number}", 20) == hashes(f"three{number}", 20), (optimizer, loss)
+
+
+def check_householder_and_a_normalised_last_layer():
+    model = ("[conv: {channels: 8, kernel: 3}, householder, dense: {units: 24}, householder, "
+             "dense: {units: 4, normalize: rows}]")
+    path = config("rows", model=model, loss="{kind: cross_entropy, offset: 0.5, gamma: 0.3}")
+    train(path, "one", None, 40)
+    for ranks in (2, 3, 5):
+        for placement in ("auto", "owned"):
+            train(path, "run", ranks, 20, "--set", f"ortho.placement={placement}")
+            train(path, "run", 5 - ranks if ranks < 5 else 2, 40)
+            assert hashes("run", 40) == hashes("one", 40), (ranks, placement)
+            assert metrics("run") == metrics("one"), (ranks, placement)
+            shutil.rmtree("run")
 
 
 def check_every_placement_on_1_to_8_ranks():

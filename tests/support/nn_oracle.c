@@ -202,6 +202,23 @@ double nn_oracle_groupsort(bcop_shape shape, int size, const double *x, double *
     return gap;
 }
 
+/* The component n along the normal changes its sign where it is positive: x - 2 n normal. */
+double nn_oracle_householder(bcop_shape shape, const double *angle, const double *x, double *y) {
+    const long pixels = (long)shape.height * shape.width;
+    const int half = shape.channels / 2;
+    double gap = INFINITY;
+    for (int i = 0; i < half; i++)
+        for (long p = 0; p < pixels; p++) {
+            const long a = i * pixels + p, b = (i + half) * pixels + p;
+            const double normal[2] = {-sin(angle[i] / 2), cos(angle[i] / 2)};
+            const double n = x[a] * normal[0] + x[b] * normal[1];
+            y[a] = x[a] - 2 * fmax(n, 0) * normal[0];
+            y[b] = x[b] - 2 * fmax(n, 0) * normal[1];
+            gap = fmin(gap, fabs(n));
+        }
+    return gap;
+}
+
 /* ---- losses ---- */
 
 long double nn_oracle_hinge(int classes, const double *z, int label, double eps, double *kink) {
@@ -228,6 +245,25 @@ long double nn_oracle_cross_entropy(int classes, const double *z, int label, dou
     for (int j = 0; j < classes; j++)
         sum += expl((j == label ? 0 : ((long double)z[j] - mine) / temperature) - most);
     return temperature * (most + logl(sum));
+}
+
+long double nn_oracle_reward(int classes, const double *z, int label, double *kink) {
+    long double radius = INFINITY, second = INFINITY;
+    for (int j = 0; j < classes; j++) {
+        const long double r = ((long double)z[label] - z[j]) / sqrtl(2);
+        if (j == label)
+            continue;
+        second = fminl(second, fmaxl(r, radius));
+        radius = fminl(radius, r);
+    }
+    if (kink)
+        *kink = fmin(*kink, (double)fminl(fabsl(radius), second - radius));
+    return fmaxl(radius, 0);
+}
+
+void nn_oracle_stretch(int classes, const double *d, const double *z, int label, double *t) {
+    for (int j = 0; j < classes; j++)
+        t[j] = j == label ? z[j] : z[label] - (z[label] - z[j]) * sqrt(2) / d[label * classes + j];
 }
 
 /* ---- orders ---- */

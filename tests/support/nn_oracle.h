@@ -59,6 +59,17 @@ long double nn_oracle_hinge(int classes, const double *z, int label, double eps,
 long double nn_oracle_cross_entropy(int classes, const double *z, int label, double offset,
                                     double temperature);
 
+/* max(0, (z_y - max over j != y of z_j) / sqrt(2)). */
+long double nn_oracle_reward(int classes, const double *z, int label, double *kink);
+
+/* With d[classes][classes] distances of rows: the logits z_y, z_y - (z_y - z_j) sqrt(2) / d_yj. */
+void nn_oracle_stretch(int classes, const double *d, const double *z, int label, double *t);
+
+/* Pairs i, i + C/2 reflected at the line through (cos t_i/2, sin t_i/2) where they lie on its left,
+ * that is, where the component along (-sin t_i/2, cos t_i/2) is positive; y may be x. Returns the
+ * smallest distance of a pair from its line. */
+double nn_oracle_householder(bcop_shape shape, const double *angle, const double *x, double *y);
+
 /* Between one NHWC image and [channels][height][width]. */
 void nn_oracle_chw(bcop_shape shape, const float *nhwc, double *chw);
 void nn_oracle_nhwc(bcop_shape shape, const double *chw, double *nhwc);
