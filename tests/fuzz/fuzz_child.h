@@ -13,9 +13,8 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-/* Under names of our own: clang declares these two itself. */
-extern char counters_begin[] __asm__("__start___sancov_cntrs");
-extern char counters_end[] __asm__("__stop___sancov_cntrs");
+char *fuzz_counters_begin(void); /* counters.c */
+char *fuzz_counters_end(void);
 extern uint32_t H5_checksum_metadata(const void *data, size_t length, uint32_t initial);
 
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
@@ -26,7 +25,8 @@ enum { CHILD_SECONDS = 10 };
 static void child_run(void (*work)(const uint8_t *data, size_t size), const uint8_t *data,
                       size_t size) {
     static void *shared;
-    const size_t counters = (size_t)(counters_end - counters_begin);
+    char *begin = fuzz_counters_begin();
+    const size_t counters = (size_t)(fuzz_counters_end() - begin);
     if (!shared)
         shared =
             mmap(NULL, counters + 1, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -37,7 +37,7 @@ static void child_run(void (*work)(const uint8_t *data, size_t size), const uint
         signal(SIGALRM, SIG_DFL);
         alarm(CHILD_SECONDS);
         work(data, size);
-        memcpy(shared, counters_begin, counters);
+        memcpy(shared, begin, counters);
         _exit(0);
     }
     int status;
@@ -50,7 +50,7 @@ static void child_run(void (*work)(const uint8_t *data, size_t size), const uint
         fprintf(stderr, "the child ended with status 0x%x\n", (unsigned)status);
         abort();
     }
-    memcpy(counters_begin, shared, counters);
+    memcpy(begin, shared, counters);
 }
 
 static void mend_at(uint8_t *data, size_t begin, size_t length, size_t size) {
