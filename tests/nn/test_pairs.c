@@ -27,6 +27,7 @@ static nn_fixture open_net(const char *list, int in, bool evaluating, uint64_t s
                                          .in = {1, 1, in},
                                          .classes = CLASSES,
                                          .run = LANE,
+                                         .group = evaluating ? 0 : BATCH,
                                          .rows = evaluating ? 0 : BATCH,
                                          .batch = evaluating ? 0 : 1 << 20,
                                          .evaluating = evaluating},
@@ -96,13 +97,14 @@ static double train_pass(nn_fixture *f, const problem *t) {
     float *sum = oracle_floats(m->lane_length), *part = oracle_floats(m->lane_length);
     void *options = options_of(t);
     double loss = 0;
-    for (int row = 0; row < BATCH; row += LANE) {
-        float gz[LANE * CLASSES];
-        const float *z = bcop_model_forward(m, LANE, row, t->x[row]);
-        for (int i = 0; i < LANE; i++)
-            loss += bcop_pairs_loss(m, t->kind, options, z + i * CLASSES, t->label[row + i],
-                                    1.0 / BATCH, gz + i * CLASSES);
-        bcop_model_backward(m, LANE, row, gz, part, NULL, NULL);
+    float gz[BATCH * CLASSES];
+    const float *z = bcop_model_forward(m, BATCH, 0, t->x[0]);
+    for (int i = 0; i < BATCH; i++)
+        loss += bcop_pairs_loss(m, i, t->kind, options, z + i * CLASSES, t->label[i], 1.0 / BATCH,
+                                gz + i * CLASSES);
+    bcop_model_backward(m, BATCH, 0, gz);
+    for (int first = 0; first < BATCH; first += LANE) {
+        bcop_model_run(m, LANE, 0, first, part, NULL, NULL);
         for (long i = 0; i < m->lane_length; i++)
             sum[i] += part[i];
     }
@@ -179,16 +181,15 @@ static void an_orthonormal_last_layer_changes_nothing(void **state) {
         for (int label = 0; label < CLASSES; label++) {
             oracle_random(seed, CLASSES, wide);
             oracle_to_float(CLASSES, wide, z);
-            assert_true(bcop_pairs_loss(f.model, t.kind, options, z, label, 0.5, gz[0]) ==
+            assert_true(bcop_pairs_loss(f.model, 0, t.kind, options, z, label, 0.5, gz[0]) ==
                         t.kind->evaluate(options, CLASSES, z, label, 0.5, gz[1]));
             assert_memory_equal(gz[0], gz[1], sizeof gz[0]);
             assert_true(bcop_pairs_margin(f.model, z, label) ==
                         bcop_loss_margin(CLASSES, z, label));
         }
-    const double bound[1] = {1.25};
     assert_true(bcop_pairs_distance(f.model, 0, 1) >= sqrt(2));
     assert_true(bcop_pairs_distance(f.model, 0, 1) <= sqrt(2) * (1 + 1e-14));
-    assert_true(fabs(bcop_pairs_constant(f.model, bound) / 1.25 - 1) <= 1e-14);
+    assert_true(bcop_pairs_constant(f.model, 1.25) == 1.25);
     free(options);
     nn_fixture_close(&f);
 }
@@ -259,9 +260,9 @@ static void no_pair_of_points_violates_the_constant(void **state) {
     for (uint64_t seed = 1; seed <= 20; seed++) {
         nn_fixture f = open_net(net, IN, true, seed);
         double **p = nn_fixture_parameters(&f), bound[3], a[IN], b[IN], za[CLASSES], zb[CLASSES];
-        double all = bcop_model_bound(f.model, bound);
-        const double constant = bcop_pairs_constant(f.model, bound);
-        assert_true(constant >= bound[0] && constant <= bound[0] * (1 + 1e-14) && bound[0] < 1.001);
+        const double all = bcop_model_bound(f.model, bound);
+        const double constant = bcop_pairs_constant(f.model, all);
+        assert_true(constant >= bound[0] && constant <= bound[0] * (1 + 1e-13) && bound[0] < 1.001);
         assert_true(all >= constant * bound[2] * (1 - 1e-14) && bound[2] > 1.01);
         for (uint64_t trial = 0; trial < 500; trial++) {
             oracle_random(2 * trial, IN, a);
@@ -328,7 +329,7 @@ static void equal_rows(void **state) {
     assert_true(bcop_pairs_margin(f.model, z, 1) == -INFINITY);
     assert_false(bcop_pairs_margin(f.model, tie, 0) > 0);
     for (int label = 0; label < CLASSES; label++) {
-        const double loss = bcop_pairs_loss(f.model, t.kind, options, z, label, 1, gz);
+        const double loss = bcop_pairs_loss(f.model, 0, t.kind, options, z, label, 1, gz);
         assert_true(isfinite(loss));
     }
     free(options);
