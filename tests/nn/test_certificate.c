@@ -79,7 +79,7 @@ static wide *wides(long count) {
 
 /* From the layer's options as the configuration has them: convolutions as nn_oracle_conv_apply. */
 typedef struct step {
-    char kind; /* c: conv, d: dense, s: sort */
+    char kind; /* c: conv, d: dense, s: sort, h: householder */
     int channels, k, stride, zero, size;
 } step;
 
@@ -145,6 +145,20 @@ static void wide_sort(const step *t, const bcop_layer *layer, const wide *x, wid
         }
 }
 
+/* The component n along the normal of a pair's line changes its sign where it is positive. */
+static void wide_householder(const bcop_layer *layer, const wide *x, wide *out) {
+    const int channels = layer->in.channels, half = channels / 2;
+    for (long k = 0; k < bcop_shape_size(layer->in); k++) {
+        const int i = (int)(k % channels);
+        if (i >= half)
+            continue;
+        const wide t = ((wide)layer->parameter[0].value[i] + acosl(0)) / 2;
+        const wide n = fmaxl(0, x[k + half] * cosl(t) - x[k] * sinl(t));
+        out[k] = x[k] + 2 * n * sinl(t);
+        out[k + half] = x[k + half] - 2 * n * cosl(t);
+    }
+}
+
 /* z[classes] of one image. */
 static void wide_forward(const step *steps, const bcop_model *m, double *const stored[],
                          const float *image, wide *z) {
@@ -160,6 +174,8 @@ static void wide_forward(const step *steps, const bcop_model *m, double *const s
             wide_conv(&steps[i], &m->layer[i], stored[i], x, y);
         else if (steps[i].kind == 'd')
             wide_dense(&m->layer[i], stored[i], x, y);
+        else if (steps[i].kind == 'h')
+            wide_householder(&m->layer[i], x, y);
         else
             wide_sort(&steps[i], &m->layer[i], x, y);
         free(x);
@@ -298,6 +314,15 @@ static void rounding_of_odd_shapes(void **state) {
             steps, (bcop_shape){3, 6, 3}, 4, true, 320);
 }
 
+static void rounding_with_householder_and_rows(void **state) {
+    (void)state;
+    static const step steps[] = {
+        {'c', 16, 2, 2, 0, 0}, {.kind = 'h'}, {.kind = 'd'}, {.kind = 'h'}, {.kind = 'd'}};
+    examine("[conv: {channels: 16, kernel: 4, stride: 2}, householder, dense: {units: 40}, "
+            "householder, dense: {units: 6, normalize: rows}]",
+            steps, (bcop_shape){8, 8, 3}, 6, true, 1000);
+}
+
 /* ---- no pair of points ---- */
 
 typedef struct cloud {
@@ -386,7 +411,7 @@ static double steepest_of_search(subject *s, int rounds, uint64_t seed) {
     return steepest;
 }
 
-/* 3 x 832 x 831 / 2 random pairs and 3 x 4 x 100 x 31 of the search: above 10^6. */
+/* 4 x 832 x 831 / 2 random pairs and 4 x 4 x 100 x 31 of the search: above 10^6. */
 static void try_pairs(const char *list, bcop_shape in, int classes, bool scaled, float scale,
                       double least) {
     subject s = open_subject(list, in, classes, scaled);
@@ -427,9 +452,35 @@ static void no_pair_violates(void **state) {
     try_pairs("[dense: {units: 30}, maxmin, dense: {units: 40}, groupsort: {size: 4}, dense: "
               "{units: 40}]",
               (bcop_shape){2, 2, 5}, 40, false, 1.3F, 0.5);
+    try_pairs("[dense: {units: 30}, householder, dense: {units: 40}, householder, dense: {units: "
+              "40, normalize: rows}]",
+              (bcop_shape){2, 2, 5}, 40, false, 1, 0.3);
 }
 
 /* ---- verdicts ---- */
+
+/* With normalised rows a pair's constant is the distance of its rows times what comes before, and
+   the radius is never less than with sqrt(2) L. */
+static void rows_give_the_pairs(void **state) {
+    (void)state;
+    subject s = open_subject("[dense: {units: 30}, maxmin, dense: {units: 4, normalize: rows}]",
+                             (bcop_shape){1, 1, 20}, 4, false);
+    double *row = nn_fixture_stored(&s.f.model->layer[2]);
+    const double before = bcop_model_input_scale(s.f.model) * s.c.bound[0];
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) {
+            double square = 0;
+            for (int k = 0; k < 30; k++)
+                square += pow(row[30 * i + k] - row[30 * j + k], 2);
+            const double pair = s.c.pair[4 * i + j], exact = sqrt(square) * before;
+            if (i == j)
+                continue;
+            assert_true(pair >= exact && pair <= exact * (1 + 1e-12));
+            assert_true(pair < sqrt(2) * s.c.lipschitz);
+        }
+    free(row);
+    close_subject(&s);
+}
 
 static double three_quarters(const bcop_layer *layer, const double *stored, int i, int j) {
     (void)layer;
@@ -510,7 +561,9 @@ int main(void) {
         cmocka_unit_test(rounding_of_the_mnist_network),
         cmocka_unit_test(rounding_of_a_cifar_network),
         cmocka_unit_test(rounding_of_odd_shapes),
+        cmocka_unit_test(rounding_with_householder_and_rows),
         cmocka_unit_test(no_pair_violates),
+        cmocka_unit_test(rows_give_the_pairs),
         cmocka_unit_test(pairs_have_their_own_constants),
         cmocka_unit_test(nothing_is_certified_without_numbers),
         cmocka_unit_test(every_kind_evaluates_in_float64),
