@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "linalg/product.h"
+#include "nn/direct.h"
 #include "nn/model.h"
 #include "train/worker.h"
 
@@ -32,6 +33,7 @@ enum {
     GROUP = BATCH / 2, /* of layers that go by rows, as on two ranks */
     LAYERS_MAX = 8,
     SQUARE = 512,         /* of the plain product */
+    ROUNDS = 1000000,     /* of the peak's */
     COPY_FLOATS = 1 << 24 /* beyond any cache */
 };
 
@@ -52,7 +54,9 @@ typedef struct trial {
     subject subject[LAYERS_MAX];
     float *square[3], *copy[2];
     bcop_arena arena;
-    double square_seconds, copy_seconds;
+    double square_seconds, copy_seconds, peak_seconds;
+    double peak_flops; /* of one run */
+    float peak_sink;
 } trial;
 
 static bcop_status open_trial(trial *t) {
@@ -93,6 +97,7 @@ static void plan_subject(subject *s, bcop_arena *arena) {
         s->left = bcop_arena_floats(arena, (long)BATCH * layer->parameter[0].rows);
         s->right = bcop_arena_floats(arena, (long)BATCH * layer->parameter[0].cols);
         s->tape.input = layer->input_left ? s->left : s->right;
+        s->tape.image = bcop_arena_floats(arena, (long)s->images * layer->parameter[0].cols);
     }
     s->x = bcop_arena_floats(arena, s->images * bcop_shape_size(layer->in));
     s->gx = bcop_arena_floats(arena, s->images * bcop_shape_size(layer->in));
@@ -176,6 +181,12 @@ static bcop_status run_square(void *of) {
     return BCOP_OK;
 }
 
+static bcop_status run_peak(void *of) {
+    trial *t = of;
+    t->peak_flops = bcop_direct_peak(ROUNDS, &t->peak_sink);
+    return BCOP_OK;
+}
+
 static bcop_status run_copy(void *of) {
     trial *t = of;
     memcpy(t->copy[1], t->copy[0], (size_t)COPY_FLOATS * sizeof(float));
@@ -183,8 +194,8 @@ static bcop_status run_copy(void *of) {
 }
 
 static bcop_status measure_trial(trial *t, const bcop_comm *comm) {
-    bcop_bench_item item[2 * LAYERS_MAX + 2];
-    double *to[2 * LAYERS_MAX + 2];
+    bcop_bench_item item[2 * LAYERS_MAX + 3];
+    double *to[2 * LAYERS_MAX + 3];
     int count = 0;
     for (int i = 0; i < t->count; i++) {
         subject *s = &t->subject[i];
@@ -197,6 +208,8 @@ static bcop_status measure_trial(trial *t, const bcop_comm *comm) {
     item[count++] = (bcop_bench_item){.run = run_square, .of = t};
     to[count] = &t->copy_seconds;
     item[count++] = (bcop_bench_item){.run = run_copy, .of = t};
+    to[count] = &t->peak_seconds;
+    item[count++] = (bcop_bench_item){.run = run_peak, .of = t};
     BCOP_TRY(bcop_bench_timing_run(comm, (bcop_bench_rounds){5, 2, 30, true}, count, item));
     for (int i = 0; i < count; i++)
         *to[i] = item[i].seconds;
@@ -246,20 +259,22 @@ static void report(const trial *t, bcop_bench_task *task) {
         all_flops += flops(s) * BATCH / s->images;
         all_seconds += s->seconds * BATCH / s->images;
     }
+    const double peak = 1e-9 * t->peak_flops / t->peak_seconds;
     const double square = 2e-9 * SQUARE * SQUARE * SQUARE / t->square_seconds;
     task->machine.gemm_gflops = 1e-9 * all_flops / all_seconds;
     task->machine.copy_gbs = 1e-9 * COPY_FLOATS * sizeof(float) / t->copy_seconds;
     bcop_log_info("(operator: ms once per step, from blocks to taps and the gradient back, or the "
                   "product of a batch's factors)");
-    bcop_log_info("all layers, %d images: %.1f ms, %.1f GFLOP/s; SGEMM %d^3: %.1f GFLOP/s; memory "
-                  "copy: %.1f GB/s",
-                  BATCH, 1e3 * all_seconds, task->machine.gemm_gflops, SQUARE, square,
+    bcop_log_info("all layers, %d images: %.1f ms, %.1f GFLOP/s, %.0f%% of the peak's %.1f; SGEMM "
+                  "%d^3: %.1f GFLOP/s; memory copy: %.1f GB/s",
+                  BATCH, 1e3 * all_seconds, task->machine.gemm_gflops,
+                  100 * task->machine.gemm_gflops / peak, peak, SQUARE, square,
                   task->machine.copy_gbs);
     json_object_set_new(task->json, "conv",
-                        json_pack("{s:o, s:i, s:f, s:f, s:f, s:f}", "layers", layers, "batch",
+                        json_pack("{s:o, s:i, s:f, s:f, s:f, s:f, s:f}", "layers", layers, "batch",
                                   BATCH, "batch_ms", 1e3 * all_seconds, "layers_gflops",
-                                  task->machine.gemm_gflops, "sgemm_gflops", square, "copy_gbs",
-                                  task->machine.copy_gbs));
+                                  task->machine.gemm_gflops, "peak_gflops", peak, "sgemm_gflops",
+                                  square, "copy_gbs", task->machine.copy_gbs));
 }
 
 bcop_status bcop_bench_conv_run(bcop_bench_task *task) {
