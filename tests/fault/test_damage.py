@@ -6,7 +6,7 @@ takes its place, and training ends with the right bits. For every ten flips ther
 import os
 import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 sys.path.insert(0, os.path.join(os.environ["BCOP_SOURCE_DIR"], "tests", "support"))
 import faults  # noqa: E402
@@ -44,35 +44,24 @@ def truncate(path, roll):
 
 
 def damaged(trial, roll, change):
-    """The failure of this trial, or None."""
     run = faults.copy("whole", f"run{trial}")
     name = "state.h5" if roll.random() < 0.75 else "MANIFEST.json"
     what = change(os.path.join(faults.step_folder(run, LAST), name), roll)
-    ranks = None if trial % 10 else 2
-    try:
-        if trial % 5 == 0:
-            bcop("inspect", os.path.join(run, f"step-{LAST:08d}"), "--verify", code=65)
-        said = bcop("train", "damage.yaml", "--run", run, ranks=ranks).err
-        assert f"trying step {OLD}" in said, f"not noticed:\n{said}"
-        assert os.path.isdir(faults.step_folder(run, LAST) + ".bad"), os.listdir(run)
-        faults.same_end(run, "whole", LAST)
-    except Exception as error:  # pylint: disable=broad-except
-        return f"{what}: {error}\n{faults.again(trial)}"
-    finally:
-        shutil.rmtree(run)
-    return None
+    note = f"{what}, {faults.again(trial)}"
+    if trial % 5 == 0:
+        bcop("inspect", faults.step_folder(run, LAST), "--verify", code=65)
+    said = bcop("train", "damage.yaml", "--run", run, ranks=None if trial % 10 else 2).err
+    assert f"trying step {OLD}" in said, f"{note}: not noticed:\n{said}"
+    assert os.path.isdir(faults.step_folder(run, LAST) + ".bad"), f"{note}: {os.listdir(run)}"
+    faults.same_end(run, "whole", LAST, note)
+    shutil.rmtree(run)
 
 
 def check_every_damage_is_noticed():
     path = faults.tiny("damage")
     faults.whole(path, LAST)
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(damaged, trial, roll, flip if trial < FLIPS else truncate)
-                for trial, roll in faults.trials(FLIPS + TRUNCATIONS)]
-        found = [text for text in (job.result() for job in jobs) if text]
-    for text in found[:20]:
-        print(text)
-    assert not found, f"{len(found)} of {len(jobs)} were not handled"
+    faults.all_hold(partial(damaged, trial, roll, flip if trial < FLIPS else truncate)
+                    for trial, roll in faults.trials(FLIPS + TRUNCATIONS))
     print(f"{FLIPS} flips and {TRUNCATIONS} truncations: all noticed")
 
 

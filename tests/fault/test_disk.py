@@ -131,7 +131,7 @@ def check_calls_that_fail_for_a_while():
                 last = faults.steps("run")[-1]
                 for step in faults.steps("run"):
                     faults.verified(faults.step_folder("run", step))
-                faults.whole(path, last)
+                faults.whole(path, last, "whole", 2, "--set", "checkpoint.min_seconds=1000")
                 faults.same_end("run", "whole", last, note)
             finally:
                 if started.running():

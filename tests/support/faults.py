@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from program import SOURCE, bcop, command, config, hashes, metrics
 
@@ -26,6 +27,7 @@ TINY = {
     "model": "\n  - conv: {channels: 6, kernel: 3}\n  - maxmin: {}\n  - dense: {units: 12}\n"
              "  - maxmin\n  - dense: {units: 4}",
     "evaluate": "{eps: [36/255, 0.5]}",
+    "checkpoint": "{min_seconds: 0.0}",
 }
 
 
@@ -49,6 +51,24 @@ def trials(number):
 
 def dice(trial):
     return random.Random(f"{SEED} {trial}")
+
+
+def all_hold(cases, workers=2):
+    """Runs the functions, some at a time (they wait more than they work), and fails with what any
+    of them raised."""
+    def attempt(case):
+        try:
+            case()
+            return None
+        except Exception as error:  # pylint: disable=broad-except
+            return str(error) or repr(error)
+
+    with ThreadPoolExecutor(workers) as pool:
+        results = list(pool.map(attempt, cases))
+    found = [text for text in results if text]
+    for text in found[:20]:
+        print(text)
+    assert not found, f"{len(found)} of {len(results)} failed"
 
 
 def again(trial):
