@@ -85,10 +85,13 @@ static bcop_status read_curve(const char *path, bcop_plot_curve *curve) {
 static void add_event(bcop_plot_times *times, const json_t *event) {
     const char *name = json_string_value(json_object_get(event, "name"));
     const char *kind = json_string_value(json_object_get(event, "ph"));
+    const char *category = json_string_value(json_object_get(event, "cat"));
     const double microseconds = json_number_value(json_object_get(event, "dur"));
     int i = 0;
     if (!name || !kind || strcmp(kind, "X") != 0 || !(microseconds >= 0))
         return;
+    if (category && strcmp(category, "phase") != 0)
+        return; /* `train --profile` also has what lies inside the phases */
     while (i < times->count && strncmp(times->name[i], name, sizeof times->name[i] - 1) != 0)
         i++;
     if (i == BCOP_PLOT_PARTS)

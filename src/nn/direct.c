@@ -12,8 +12,8 @@ enum { LANES = 16, TALL = 12 };
     X(1, wide)                                                                                     \
     X(2, wide)                                                                                     \
     X(3, wide)                                                                                     \
-    X(4, wide) X(5, wide) X(6, wide) X(7, wide) X(8, wide) X(9, wide) X(10, wide) X(11, wide)      \
-        X(12, wide)
+    X(4, wide)                                                                                     \
+    X(5, wide) X(6, wide) X(7, wide) X(8, wide) X(9, wide) X(10, wide) X(11, wide) X(12, wide)
 #else
 #if defined(__AVX__)
 enum { LANES = 8, TALL = 6 };
