@@ -16,20 +16,21 @@ typedef struct arguments {
 /* What came out at one radius. */
 typedef struct outcome {
     double accuracy;       /* share answered rightly whatever the attack tried */
+    double certified;      /* share certified, as `bcop certify` says */
     long violations;       /* images with a wrong answer inside their certified radius */
     long first;            /* the first of these */
     double first_distance; /* and how near its wrong answer is */
 } outcome;
 
-static outcome judge(const bcop_network *n, const bcop_attack *a, double constant) {
+static outcome judge(const bcop_network *n, const bcop_attack *a, double eps) {
     const long count = bcop_dataset_count(n->dataset);
     outcome o = {0};
     long right = 0;
     for (long i = 0; i < count; i++)
         right += a->least[i] > 0;
     o.accuracy = (double)right / (double)count;
-    o.violations =
-        bcop_attack_violations(count, n->evaluator.margin, a->distance, constant, &o.first);
+    o.certified = (double)bcop_certify_count(&n->certifier, eps, false, -1) / (double)count;
+    o.violations = bcop_attack_violations(a, n->certifier.verdict, &o.first);
     o.first_distance = o.violations ? a->distance[o.first] : 0;
     return o;
 }
@@ -57,7 +58,7 @@ static void print_text(const bcop_network *n, const arguments *a, const bcop_rea
     for (int i = 0; i < eps->count; i++)
         bcop_log_info("at L2 radius %-8s certified %.2f%%  right under attack %.2f%%  attacks "
                       "inside certified radii %ld",
-                      eps->text[i], 100 * v->certified[i], 100 * outcomes[i].accuracy,
+                      eps->text[i], 100 * outcomes[i].certified, 100 * outcomes[i].accuracy,
                       outcomes[i].violations);
 }
 
@@ -80,7 +81,11 @@ static bcop_status attack(bcop_network *n, const arguments *a, const bcop_reals 
     bcop_evaluation v;
     bcop_evaluate_run(&n->evaluator, eps, &v, NULL, NULL);
     BCOP_TRY(bcop_network_check_bound(v.lipschitz));
-    bcop_attack search = {.comm = comm, .model = n->model, .dataset = n->dataset};
+    bcop_certify_run(&n->certifier);
+    bcop_attack search = {.comm = comm,
+                          .model = n->model,
+                          .dataset = n->dataset,
+                          .certificate = &n->certifier.certificate};
     bcop_arena arena = {.name = "attack"};
     bcop_attack_plan(&search, &arena);
     bcop_status status = bcop_comm_agree(comm, bcop_arena_reserve(&arena));
@@ -92,7 +97,7 @@ static bcop_status attack(bcop_network *n, const arguments *a, const bcop_reals 
         rule.eps = eps->value[i];
         rule.seed = (uint64_t)n->experiment.root.seed;
         bcop_attack_run(&search, &rule);
-        outcomes[i] = judge(n, &search, v.constant);
+        outcomes[i] = judge(n, &search, rule.eps);
     }
     bcop_arena_free(&arena);
     if (comm->rank == 0 && a->json)

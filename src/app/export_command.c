@@ -3,7 +3,6 @@
 #include "app/network.h"
 #include "base/log.h"
 #include "ckpt/safetensors.h"
-#include "nn/pairs.h"
 #include "train/export_torch.h"
 #include "train/rundir.h"
 
@@ -22,7 +21,6 @@ typedef struct tables {
     bcop_attribute attribute[ATTRIBUTES];
     bcop_field *field;
     char *config;
-    double *pair;
 } tables;
 
 /* ---- what is written ---- */
@@ -72,41 +70,33 @@ static void put_field(tables *t, const char *path, bcop_field_type type, long ro
     snprintf(f->path, sizeof f->path, "%s", path);
 }
 
-static void fill_fields(tables *t, const bcop_network *n) {
+static void fill_fields(tables *t, const bcop_network *n, double *pair) {
     const bcop_model *m = n->model;
     const int channels = m->in.channels, classes = m->classes;
     put_field(t, "/input/mean", BCOP_FIELD_FLOAT, channels, 0, m->mean, "pixel units",
               "subtracted from every channel");
     put_field(t, "/input/inverse_std", BCOP_FIELD_FLOAT, channels, 0, m->inverse_std,
               "1/pixel units", "what it is multiplied by then");
-    put_field(t, "/certificate/pair", BCOP_FIELD_DOUBLE, classes, classes, t->pair, "1/pixel units",
-              "proven Lipschitz bounds of z_i - z_j; 0 for i = j");
+    put_field(t, "/certificate/pair", BCOP_FIELD_DOUBLE, classes, classes, pair, "1/pixel units",
+              "proven Lipschitz bounds of z_i - z_j, i != j");
     for (int i = 0; i < n->checkpoint.count; i++)
         if (n->checkpoint.part[i] == BCOP_PART_OPERATOR || n->checkpoint.part[i] == BCOP_PART_BIAS)
             t->field[t->fields++] = n->checkpoint.field[i];
 }
 
-static bcop_status make_tables(const bcop_network *n, double lipschitz, tables *t) {
-    const int classes = n->model->classes;
+static bcop_status make_tables(const bcop_network *n, const bcop_certificate *c, tables *t) {
     *t = (tables){.config = bcop_experiment_text(&n->experiment)};
     t->field = calloc((size_t)n->checkpoint.count + OWN_FIELDS, sizeof *t->field);
-    t->pair = calloc((size_t)classes * (size_t)classes, sizeof *t->pair);
-    if (!t->config || !t->field || !t->pair)
+    if (!t->config || !t->field)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for the export");
-    const double constant = bcop_pairs_constant(n->model, lipschitz);
-    for (int i = 0; i < classes; i++)
-        for (int j = 0; j < classes; j++)
-            t->pair[i * classes + j] =
-                i == j ? 0 : constant * bcop_pairs_distance(n->model, i, j) * (1 + DBL_EPSILON);
-    fill_attributes(t, n, lipschitz);
-    fill_fields(t, n);
+    fill_attributes(t, n, c->lipschitz);
+    fill_fields(t, n, c->pair);
     return BCOP_OK;
 }
 
 static void free_tables(tables *t) {
     free(t->config);
     free(t->field);
-    free(t->pair);
 }
 
 /* ---- where ---- */
@@ -179,18 +169,31 @@ static bcop_status write_files(const bcop_network *n, const bcop_comm *comm, con
     return status;
 }
 
-static bcop_status export(const bcop_network *n, const bcop_comm *comm, const place *p) {
-    const double lipschitz = bcop_model_bound(n->model, NULL);
-    BCOP_TRY(bcop_network_check_bound(lipschitz));
+static bcop_status export(const bcop_network *n, const bcop_comm *comm, const place *p,
+                          bcop_certificate *certificate) {
+    bcop_certificate_prepare(certificate);
+    BCOP_TRY(bcop_network_check_bound(certificate->lipschitz));
     BCOP_TRY(bcop_export_torch_check(n->model));
     tables t;
-    bcop_status status = bcop_comm_agree(comm, make_tables(n, lipschitz, &t));
+    bcop_status status = bcop_comm_agree(comm, make_tables(n, certificate, &t));
     if (status == BCOP_OK)
         status = write_files(n, comm, p, &t);
     free_tables(&t);
     if (status == BCOP_OK)
         bcop_log_info("%s (step %ld): weights in %s, loader for PyTorch in %s", n->snapshot.folder,
                       n->snapshot.progress.step, p->file, p->python);
+    return status;
+}
+
+static bcop_status export_certified(const bcop_network *n, const bcop_comm *comm, const place *p) {
+    bcop_arena arena = {.name = "certificate"};
+    bcop_certificate certificate;
+    bcop_certificate_plan(&certificate, n->model, 1, &arena);
+    bcop_status status = bcop_comm_agree(comm, bcop_arena_reserve(&arena));
+    BCOP_TRY(status);
+    bcop_certificate_plan(&certificate, n->model, 1, &arena);
+    status = export(n, comm, p, &certificate);
+    bcop_arena_free(&arena);
     return status;
 }
 
@@ -204,7 +207,7 @@ static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
     BCOP_TRY(read_place(operand[1], &p));
     bcop_network n;
     BCOP_TRY(bcop_network_open(comm, operand[0], NULL, NULL, &n));
-    const bcop_status status = export(&n, comm, &p);
+    const bcop_status status = export_certified(&n, comm, &p);
     bcop_network_close(&n);
     return status;
 }

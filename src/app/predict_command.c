@@ -3,52 +3,67 @@
 #include "app/json.h"
 #include "app/network.h"
 #include "base/log.h"
-#include "nn/pairs.h"
 
 #include <math.h>
+#include <string.h>
+
+typedef struct answer {
+    double label;
+    double margin; /* its logit less the next one's */
+    double radius; /* certified */
+} answer;
 
 typedef struct answers {
     long count;
     int classes;
-    double *logits;             /* [count][classes] */
-    double *margin;             /* [count], of the answer */
-    double lipschitz, constant; /* of the network, and of margins (nn/pairs.h) */
+    answer *answer; /* [count] */
+    double *logits; /* [count][classes] */
 } answers;
 
 static void plan(answers *a, const bcop_network *n, bcop_arena *arena) {
     a->count = bcop_dataset_count(n->dataset);
     a->classes = n->model->classes;
+    a->answer = bcop_arena_take(arena, a->count, sizeof *a->answer);
     a->logits = bcop_arena_take(arena, a->count * a->classes, sizeof(double));
-    a->margin = bcop_arena_take(arena, a->count, sizeof(double));
 }
 
-static int label_of(const answers *a, long index) {
-    const double *z = a->logits + index * a->classes;
+static answer judge(const bcop_certificate *certificate, int image, int classes, const double *z) {
     int label = 0;
-    for (int j = 1; j < a->classes; j++)
+    for (int j = 1; j < classes; j++)
         if (z[j] > z[label])
             label = j;
-    return label;
+    const bcop_verdict v = bcop_certificate_judge(certificate, image, z, label);
+    return (answer){label, v.margin, v.radius};
 }
 
-/* Runs are dealt to the ranks in turn. */
-static void answer(bcop_network *n, answers *a) {
+/* In float64; runs are dealt to the ranks in turn. */
+static void find_answers(bcop_network *n, answers *a) {
     const bcop_comm *comm = n->evaluator.comm;
-    const long size = bcop_shape_size(n->model->in), run = n->model->group;
+    bcop_certificate *certificate = &n->certifier.certificate;
+    const long size = bcop_shape_size(n->model->in), run = certificate->run;
+    bcop_certificate_prepare(certificate);
     for (long first = comm->rank * run; first < a->count; first += comm->size * run) {
         const int images = (int)(a->count - first < run ? a->count - first : run);
         for (int i = 0; i < images; i++)
-            bcop_dataset_read(n->dataset, first + i, n->evaluator.x + i * size);
-        const float *z = bcop_model_forward(n->model, images, 0, n->evaluator.x);
-        for (long k = 0; k < (long)images * a->classes; k++)
-            a->logits[first * a->classes + k] = (double)z[k];
+            bcop_dataset_read(n->dataset, first + i, n->certifier.x + i * size);
+        const double *z = bcop_certificate_forward(certificate, images, n->certifier.x);
+        memcpy(a->logits + first * a->classes, z, (size_t)images * (size_t)a->classes * sizeof *z);
+        for (int i = 0; i < images; i++)
+            a->answer[first + i] = judge(certificate, i, a->classes, z + (long)i * a->classes);
     }
+    _Static_assert(sizeof(answer) == 3 * sizeof(double), "an answer is doubles");
+    bcop_comm_merge(comm, (double *)a->answer, 3 * a->count);
     bcop_comm_merge(comm, a->logits, a->count * a->classes);
-    a->lipschitz = bcop_model_bound(n->model, NULL);
-    a->constant = bcop_pairs_constant(n->model, a->lipschitz);
-    for (long i = 0; i < a->count; i++)
-        a->margin[i] =
-            bcop_pairs_margin_double(n->model, a->logits + i * a->classes, label_of(a, i));
+}
+
+static json_t *image_json(const answers *a, long index) {
+    const answer *one = &a->answer[index];
+    json_t *logits = json_array();
+    for (int j = 0; j < a->classes; j++)
+        json_array_append_new(logits, json_real(a->logits[index * a->classes + j]));
+    return json_pack("{s:I, s:i, s:f, s:f, s:o}", "index", (json_int_t)index, "label",
+                     (int)one->label, "margin", one->margin, "radius", one->radius, "logits",
+                     logits);
 }
 
 /* Pixels may be as large as float32 can be. */
@@ -60,35 +75,25 @@ static bcop_status check_logits(const answers *a, const char *file) {
     return BCOP_OK;
 }
 
-static json_t *image_json(const answers *a, long index) {
-    const double margin = a->margin[index];
-    json_t *logits = json_array();
-    for (int j = 0; j < a->classes; j++)
-        json_array_append_new(logits, json_real(a->logits[index * a->classes + j]));
-    return json_pack("{s:I, s:i, s:f, s:f, s:o}", "index", (json_int_t)index, "label",
-                     label_of(a, index), "margin", margin, "radius",
-                     bcop_evaluate_radius(a->constant, margin), "logits", logits);
-}
-
 static bcop_status print_json(const bcop_network *n, const char *file, const answers *a) {
     json_t *images = json_array();
     for (long i = 0; i < a->count; i++)
         json_array_append_new(images, image_json(a, i));
-    return bcop_json_print(json_pack(
-        "{s:s, s:I, s:I, s:s, s:I, s:f, s:f, s:o}", "checkpoint", n->snapshot.folder, "step",
-        (json_int_t)n->snapshot.progress.step, "epoch", (json_int_t)n->snapshot.progress.epoch,
-        "file", file, "examples", (json_int_t)a->count, "lipschitz", a->lipschitz, "input_scale",
-        bcop_model_input_scale(n->model), "images", images));
+    return bcop_json_print(
+        json_pack("{s:s, s:I, s:I, s:s, s:I, s:f, s:f, s:o}", "checkpoint", n->snapshot.folder,
+                  "step", (json_int_t)n->snapshot.progress.step, "epoch",
+                  (json_int_t)n->snapshot.progress.epoch, "file", file, "examples",
+                  (json_int_t)a->count, "lipschitz", n->certifier.certificate.lipschitz,
+                  "input_scale", bcop_model_input_scale(n->model), "images", images));
 }
 
 static void print_text(const bcop_network *n, const char *file, const answers *a) {
     bcop_log_info("%s (step %ld), %s, %ld images, proven Lipschitz bound %.9f", n->snapshot.folder,
-                  n->snapshot.progress.step, file, a->count, a->lipschitz);
+                  n->snapshot.progress.step, file, a->count, n->certifier.certificate.lipschitz);
     bcop_log_info("     image  label      margin  certified L2 radius");
-    for (long i = 0; i < a->count; i++) {
-        bcop_log_info("%10ld  %5d  %10.6f  %.6f", i, label_of(a, i), a->margin[i],
-                      bcop_evaluate_radius(a->constant, a->margin[i]));
-    }
+    for (long i = 0; i < a->count; i++)
+        bcop_log_info("%10ld  %5d  %10.6f  %.6f", i, (int)a->answer[i].label, a->answer[i].margin,
+                      a->answer[i].radius);
 }
 
 static bcop_status predict(bcop_network *n, const char *file, bool json) {
@@ -98,8 +103,8 @@ static bcop_status predict(bcop_network *n, const char *file, bool json) {
     plan(&a, n, &arena);
     BCOP_TRY(bcop_comm_agree(comm, bcop_arena_reserve(&arena)));
     plan(&a, n, &arena);
-    answer(n, &a);
-    bcop_status status = bcop_network_check_bound(a.lipschitz);
+    find_answers(n, &a);
+    bcop_status status = bcop_network_check_bound(n->certifier.certificate.lipschitz);
     if (status == BCOP_OK)
         status = check_logits(&a, file);
     if (status == BCOP_OK && comm->rank == 0 && json)

@@ -2,7 +2,6 @@
 
 #include "base/rng.h"
 #include "nn/loss.h"
-#include "train/evaluate.h"
 
 #include <float.h>
 #include <math.h>
@@ -23,8 +22,9 @@ void bcop_attack_plan(bcop_attack *a, bcop_arena *arena) {
     a->margin = bcop_arena_take(arena, group, sizeof(double));
     a->label = bcop_arena_take(arena, group, sizeof(int));
     a->who = bcop_arena_take(arena, group, sizeof(int));
-    a->least = bcop_arena_take(arena, 2 * count, sizeof(double));
+    a->least = bcop_arena_take(arena, 3 * count, sizeof(double));
     a->distance = a->least ? a->least + count : NULL;
+    a->exact = a->least ? a->least + 2 * count : NULL;
 }
 
 /* ---- points near an image ---- */
@@ -222,36 +222,51 @@ static void bisect(bcop_attack *a, int n, double *least, double *distance) {
     }
 }
 
+/* Whether what was found (the image itself if nothing) is a wrong answer in float64 too. */
+static void confirm(bcop_attack *a, int n, const double *distance, double *exact) {
+    const long size = bcop_shape_size(a->model->in);
+    const int classes = a->model->classes, most = a->certificate->run;
+    for (int first = 0; first < n; first += most) {
+        const int images = n - first < most ? n - first : most;
+        const double *z = bcop_certificate_forward(a->certificate, images, a->found + first * size);
+        for (int i = 0; i < images; i++, z += classes) {
+            const bcop_verdict v =
+                bcop_certificate_judge(a->certificate, i, z, a->label[first + i]);
+            exact[first + i] = v.margin > 0 ? INFINITY : distance[first + i];
+        }
+    }
+}
+
 void bcop_attack_images(bcop_attack *a, const bcop_attack_rule *rule, long first, int n,
-                        double *least, double *distance) {
+                        double *least, double *distance, double *exact) {
     for (int i = 0; i < n; i++)
         least[i] = distance[i] = INFINITY;
+    memcpy(a->found, a->x, (size_t)(n * bcop_shape_size(a->model->in)) * sizeof *a->x);
     for (int r = 0; r < (rule->fgsm ? 1 : rule->restarts); r++)
         search(a, rule, first, n, r, least, distance);
     bisect(a, n, least, distance);
+    confirm(a, n, distance, exact);
 }
 
 void bcop_attack_run(bcop_attack *a, const bcop_attack_rule *rule) {
     const long count = bcop_dataset_count(a->dataset), group = a->model->group;
     const long size = bcop_shape_size(a->model->in);
-    memset(a->least, 0, 2 * (size_t)count * sizeof(double));
-    for (long i = a->comm->rank; i * group < count; i += a->comm->size) {
-        const long left = count - i * group;
-        const int n = (int)(left < group ? left : group);
+    memset(a->least, 0, 3 * (size_t)count * sizeof(double));
+    for (long i = a->comm->rank * group; i < count; i += a->comm->size * group) {
+        const int n = (int)(count - i < group ? count - i : group);
         for (int k = 0; k < n; k++) {
-            bcop_dataset_read(a->dataset, i * group + k, a->x + k * size);
-            a->label[k] = bcop_dataset_label(a->dataset, i * group + k);
+            bcop_dataset_read(a->dataset, i + k, a->x + k * size);
+            a->label[k] = bcop_dataset_label(a->dataset, i + k);
         }
-        bcop_attack_images(a, rule, i * group, n, a->least + i * group, a->distance + i * group);
+        bcop_attack_images(a, rule, i, n, a->least + i, a->distance + i, a->exact + i);
     }
-    bcop_comm_merge(a->comm, a->least, 2 * count);
+    bcop_comm_merge(a->comm, a->least, 3 * count);
 }
 
-long bcop_attack_violations(long count, const double *margin, const double *distance,
-                            double lipschitz, long *first) {
+long bcop_attack_violations(const bcop_attack *a, const bcop_verdict *verdict, long *first) {
     long violations = 0;
-    for (long i = count - 1; i >= 0; i--)
-        if (margin[i] > bcop_evaluate_threshold(lipschitz, distance[i])) {
+    for (long i = bcop_dataset_count(a->dataset) - 1; i >= 0; i--)
+        if (a->distance[i] < verdict[i].float_radius || a->exact[i] < verdict[i].radius) {
             violations++;
             if (first)
                 *first = i;

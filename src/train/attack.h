@@ -18,7 +18,7 @@
 
 #include "comm/comm.h"
 #include "data/dataset.h"
-#include "nn/model.h"
+#include "nn/certificate.h"
 
 typedef struct bcop_attack_rule {
     bool fgsm; /* else pgd */
@@ -31,8 +31,10 @@ typedef struct bcop_attack {
     const bcop_comm *comm;
     bcop_model *model;           /* not owned */
     const bcop_dataset *dataset; /* not owned */
-    float *x;                    /* [group][in] the images */
-    float *point;                /* [group][in] where the search stands */
+    /* Prepared, not owned: what gives the float64 value of what is found. */
+    bcop_certificate *certificate;
+    float *x;              /* [group][in] the images */
+    float *point;          /* [group][in] where the search stands */
     float *found, *right;  /* [group][in] the nearest wrong answers, and right ones before them */
     float *gz, *slope;     /* [group][classes], [group][in] */
     double *wish, *margin; /* [in], [group] */
@@ -40,27 +42,29 @@ typedef struct bcop_attack {
     /* After a run, of every example, on every rank: */
     double *least;    /* [count] the least margin seen */
     double *distance; /* [count] of the nearest wrong answer, infinite without one; follows least */
+    double *exact; /* [count] the same where it is f's answer too, in float64; follows distance */
 } bcop_attack;
 
-/* Takes the memory, in both passes of the arena, after comm, model and dataset are set. Local. */
+/* Takes the memory, in both passes of the arena, after comm, model, dataset and
+ * certificate are set. Local. */
 void bcop_attack_plan(bcop_attack *attack, bcop_arena *arena);
 
 /* Attacks every example of the dataset that is answered rightly; groups are dealt to the ranks in
- * turn. Others have distance 0. Collective. */
+ * turn. Others have distance 0.  Collective. */
 void bcop_attack_run(bcop_attack *attack, const bcop_attack_rule *rule);
 
 /* The same for n <= group images attack->x[n][in] with attack->label[n], the examples first ...
- * first + n - 1, into least[n] and distance[n]. Local. */
+ * first + n - 1, into least[n], distance[n] and exact[n]. Local. */
 void bcop_attack_images(bcop_attack *attack, const bcop_attack_rule *rule, long first, int n,
-                        double *least, double *distance);
+                        double *least, double *distance, double *exact);
 
 /* point[size] = the float32 image nearest to wish[size], up to rounding, among those within
  * distance eps of x[size] and between x and [0, 1]: the roundings never lead out. Local. */
 void bcop_attack_project(long size, const float *x, double eps, const double *wish, float *point);
 
-/* How many of `count` examples have a wrong answer nearer than their margin certifies: margin >
- * sqrt(2) L distance. *first, when not NULL, becomes the first of them. Local. */
-long bcop_attack_violations(long count, const double *margin, const double *distance,
-                            double lipschitz, long *first);
+/* How many examples have a wrong answer nearer than is certified: of the float32 forward pass
+ * within its radius, or of f within f's. *first, when not NULL, becomes the first of them. Local.
+ */
+long bcop_attack_violations(const bcop_attack *attack, const bcop_verdict *verdict, long *first);
 
 #endif

@@ -18,11 +18,6 @@ double bcop_evaluate_threshold(double constant, double eps) {
     return sqrt(2) * constant * eps * (1 + 4 * DBL_EPSILON);
 }
 
-double bcop_evaluate_radius(double constant, double margin) {
-    const double radius = margin / bcop_evaluate_threshold(constant, 1);
-    return radius > 0 ? nextafter(radius, 0) : 0;
-}
-
 /* Margins and losses of the examples first .. first + n - 1. */
 static void run_images(bcop_evaluator *e, long first, int n) {
     const long size = bcop_shape_size(e->model->in);

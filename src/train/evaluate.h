@@ -46,8 +46,4 @@ void bcop_evaluate_run(bcop_evaluator *evaluator, const bcop_reals *eps,
  * example is certified iff its margin is larger. Local. */
 double bcop_evaluate_threshold(double constant, double eps);
 
-/* The radius that a margin certifies with L = `constant`, margin / (sqrt(2) L) rounded down;
- * 0 for a wrong answer. Local. */
-double bcop_evaluate_radius(double constant, double margin);
-
 #endif

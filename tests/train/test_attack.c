@@ -87,6 +87,7 @@ typedef struct linear {
     nn_fixture net;
     double weight[LINEAR_MAX * IN]; /* [classes][IN] of both layers */
     bcop_attack attack;
+    bcop_certificate certificate;
     bcop_arena arena;
     bcop_dataset *dataset;
 } linear;
@@ -99,13 +100,18 @@ static void open_dataset(int classes, bcop_shape shape, long count, double noise
     free(options);
 }
 
-static void open_attack(bcop_attack *attack, bcop_arena *arena, const bcop_comm *on,
-                        bcop_model *model, const bcop_dataset *dataset) {
-    *attack = (bcop_attack){.comm = on, .model = model, .dataset = dataset};
+static void open_attack(bcop_attack *attack, bcop_certificate *certificate, bcop_arena *arena,
+                        const bcop_comm *on, bcop_model *model, const bcop_dataset *dataset) {
+    *attack =
+        (bcop_attack){.comm = on, .model = model, .dataset = dataset, .certificate = certificate};
     *arena = (bcop_arena){.name = "attack"};
-    bcop_attack_plan(attack, arena);
-    assert_int_equal(bcop_arena_reserve(arena), BCOP_OK);
-    bcop_attack_plan(attack, arena);
+    for (int pass = 0; pass < 2; pass++) {
+        bcop_attack_plan(attack, arena);
+        bcop_certificate_plan(certificate, model, 3, arena);
+        if (pass == 0)
+            assert_int_equal(bcop_arena_reserve(arena), BCOP_OK);
+    }
+    bcop_certificate_prepare(certificate);
 }
 
 /* Pixels stay so far from 0 and 1 that only the ball matters. */
@@ -122,7 +128,7 @@ static void linear_open(linear *l, int classes) {
     free(first);
     free(second);
     open_dataset(classes, (bcop_shape){4, 4, 1}, RUN, 0.02, &l->dataset);
-    open_attack(&l->attack, &l->arena, &bcop_comm_alone, l->net.model, l->dataset);
+    open_attack(&l->attack, &l->certificate, &l->arena, &bcop_comm_alone, l->net.model, l->dataset);
 }
 
 static void linear_close(linear *l) {
@@ -168,25 +174,26 @@ static void best_attack_on_two_classes(void **state) {
     /* the bias such that the first image has a margin that the attacks can use up */
     bcop_layer_bias(&l.net.model->layer[1])->value[0] -= z[0] - z[1] - 0.1F;
     z = read_images(&l);
-    double margin[RUN], least[RUN], nearest[RUN];
+    double margin[RUN], least[RUN], nearest[RUN], exact[RUN];
     for (int i = 0; i < RUN; i++)
         margin[i] = fabs((double)z[2 * i] - (double)z[2 * i + 1]);
     int broken = 0, held = 0;
     for (int k = 0; k < 2 * 4; k++) {
         const bcop_attack_rule rule = {
             .fgsm = k % 2, .eps = 0.02 * pow(2, k / 2), .steps = 5, .restarts = 1 + k / 4};
-        bcop_attack_images(&l.attack, &rule, 0, RUN, least, nearest);
+        bcop_attack_images(&l.attack, &rule, 0, RUN, least, nearest, exact);
         const double by = rule.fgsm ? slope(&l, 0, 1, true) / sqrt(IN) : slope(&l, 0, 1, false);
         for (int i = 0; i < RUN; i++) {
             const double expected = margin[i] - rule.eps * by;
             assert_true(fabs(expected) > 1e-5); /* else rounding decides */
             if (expected > 0) {
                 assert_true(fabs(least[i] - expected) <= 2e-6);
-                assert_true(isinf(nearest[i]));
+                assert_true(isinf(nearest[i]) && isinf(exact[i]));
                 held++;
             } else {
                 assert_true(least[i] <= 0 && nearest[i] <= rule.eps);
                 assert_true(fabs(nearest[i] - margin[i] / by) <= 1e-5);
+                assert_true(exact[i] == nearest[i] || isinf(exact[i])); /* the last bit decides */
                 broken++;
             }
         }
@@ -203,10 +210,10 @@ static void no_attack_beats_the_best(void **state) {
     const float *logits = read_images(&l);
     float z[3 * RUN];
     memcpy(z, logits, sizeof z);
-    double least[RUN], nearest[RUN];
+    double least[RUN], nearest[RUN], exact[RUN];
     int reached = 0;
     const bcop_attack_rule rule = {.eps = 0.01, .steps = 20, .restarts = 3, .seed = 1};
-    bcop_attack_images(&l.attack, &rule, 0, RUN, least, nearest);
+    bcop_attack_images(&l.attack, &rule, 0, RUN, least, nearest, exact);
     for (int i = 0; i < RUN; i++) {
         double expected = INFINITY;
         const int label = l.attack.label[i];
@@ -230,7 +237,7 @@ static void random_starts(void **state) {
     (void)state;
     linear l;
     linear_open(&l, 2);
-    double least[RUN], nearest[RUN];
+    double least[RUN], nearest[RUN], exact[RUN];
     bcop_attack_rule rule = {.eps = 0.01, .steps = 1, .restarts = 2, .seed = 1};
     float end[3][RUN * IN];
     for (int k = 0; k < 3; k++) {
@@ -238,7 +245,7 @@ static void random_starts(void **state) {
             l.attack.x[i] = 0.5F;
         read_labels(&l);
         rule.seed = k == 2 ? 2 : 1;
-        bcop_attack_images(&l.attack, &rule, k == 1 ? 3 : 0, RUN, least, nearest);
+        bcop_attack_images(&l.attack, &rule, k == 1 ? 3 : 0, RUN, least, nearest, exact);
         assert_true(isinf(nearest[0])); /* all held: the points are where the search ended */
         memcpy(end[k], l.attack.point, sizeof end[k]);
     }
@@ -258,7 +265,7 @@ static void random_starts(void **state) {
 enum { COUNT = 61, CLASSES = 4 }; /* the last run is not full, and ranks have unequal parts */
 
 typedef struct result {
-    double least[COUNT], distance[COUNT];
+    double least[COUNT], distance[COUNT], exact[COUNT];
 } result;
 
 /* Changes the last bias so that the mean logits are equal: else one class is all answers. */
@@ -287,13 +294,15 @@ static void attack_all(const bcop_comm *on, const bcop_attack_rule *rule, result
                                      9);
     bcop_dataset *dataset;
     bcop_attack attack;
+    bcop_certificate certificate;
     bcop_arena arena;
     open_dataset(CLASSES, (bcop_shape){4, 4, 3}, COUNT, 0.3, &dataset);
     centre(net.model, dataset);
-    open_attack(&attack, &arena, on, net.model, dataset);
+    open_attack(&attack, &certificate, &arena, on, net.model, dataset);
     bcop_attack_run(&attack, rule);
     memcpy(r->least, attack.least, sizeof r->least);
     memcpy(r->distance, attack.distance, sizeof r->distance);
+    memcpy(r->exact, attack.exact, sizeof r->exact);
     bcop_arena_free(&arena);
     bcop_dataset_close(dataset);
     nn_fixture_close(&net);
@@ -310,36 +319,52 @@ static void any_number_of_ranks(void **state) {
         attack_all(&bcop_comm_alone, &rules[k], &alone);
         attack_all(&comm, &rules[k], &together);
         assert_memory_equal(&together, &alone, sizeof together);
-        int wrong = 0, broken = 0, held = 0;
+        int wrong = 0, broken = 0, held = 0, confirmed = 0;
         for (int i = 0; i < COUNT; i++) {
             const double near = alone.distance[i];
             wrong += near == 0;
             broken += near > 0 && near <= 0.2;
             held += isinf(near);
+            confirmed += alone.exact[i] == near;
+            assert_true(alone.exact[i] == near || isinf(alone.exact[i]));
             assert_true(near <= 0.2 || isinf(near));
             assert_true((alone.least[i] > 0) == isinf(near));
         }
         assert_true(wrong >= 5 && broken >= 5 && held >= 5);
+        assert_true(confirmed >= COUNT - broken / 2 - 1);
     }
 }
 
 /* ---- the judge ---- */
 
-/* With constant 1 a margin of sqrt(2) r certifies up to r and not r itself. */
+/* An answer is as good as its radius: at it or beyond is no violation, inside is, of the float32
+   forward pass and of f each by its own. */
 static void violations_are_counted(void **state) {
     (void)state;
-    const double root = sqrt(2);
-    const double margin[] = {1 * root, 1 * root, 1 * root, -1, 2 * root, 0};
-    const double good[] = {1, 1.5, INFINITY, 0, 2.0001, 0};
-    const double bad[] = {1, 0.999, INFINITY, 0, 1.9, 0};
+    enum { IMAGES = 6 };
+    const double radius[IMAGES] = {1, 1, 1, 0, 2, 0.5};
+    const double float_radius[IMAGES] = {0.9, 0.9, 0.9, 0, 1.9, 0};
+    bcop_verdict verdict[IMAGES] = {0};
+    for (int i = 0; i < IMAGES; i++) {
+        verdict[i].radius = radius[i];
+        verdict[i].float_radius = float_radius[i];
+    }
+    double distance[IMAGES] = {0.95, 1, INFINITY, 0, 1.95, 0};
+    double exact[IMAGES] = {1.1, 1, INFINITY, 0, INFINITY, INFINITY};
+    bcop_attack attack = {.distance = distance, .exact = exact};
+    open_dataset(2, (bcop_shape){1, 1, 1}, IMAGES, 0.1, (bcop_dataset **)&attack.dataset);
     long first = -1;
-    assert_int_equal(bcop_attack_violations(6, margin, good, 1, &first), 0);
+    assert_int_equal(bcop_attack_violations(&attack, verdict, &first), 0);
     assert_int_equal(first, -1);
-    assert_int_equal(bcop_attack_violations(6, margin, bad, 1, &first), 2);
+    distance[4] = 1.89;
+    assert_int_equal(bcop_attack_violations(&attack, verdict, &first), 1);
+    assert_int_equal(first, 4);
+    exact[1] = 0.99;
+    assert_int_equal(bcop_attack_violations(&attack, verdict, &first), 2);
     assert_int_equal(first, 1);
-    /* a larger constant certifies less */
-    assert_int_equal(bcop_attack_violations(6, margin, bad, 1.1, &first), 0);
-    assert_int_equal(bcop_attack_violations(6, margin, good, 0.9, NULL), 2);
+    distance[1] = 0.8; /* once */
+    assert_int_equal(bcop_attack_violations(&attack, verdict, NULL), 2);
+    bcop_dataset_close((bcop_dataset *)attack.dataset);
 }
 
 int main(void) {
