@@ -40,8 +40,8 @@ void bcop_bench_stage_plan(bcop_bench_stage *b, bcop_arena *arena);
 bcop_status bcop_bench_stage_fill(bcop_bench_stage *b, const bcop_bench_stage *from,
                                   const float *gradient);
 
-/* A step size after which the retraction of so many columns takes two iterations, as in training.
- */
+/* A step size after which the retraction of so many columns takes one iteration above order 1, as
+ * in training. */
 double bcop_bench_stage_step(int cols);
 
 /* Whether the stage placed the blocks as it was asked to. Local. */

@@ -87,7 +87,7 @@ static bcop_status run_with(const arguments *a, int ranks, int iterations,
 
 static bcop_status run(const bcop_comm *comm, int argc, char **argv) {
     (void)comm;
-    arguments a = {.iterations = "2"};
+    arguments a = {.iterations = "1"};
     const bcop_argument options[] = {{"--ranks", &a.ranks, NULL, NULL},
                                      {"--set", NULL, NULL, a.set},
                                      {"--iterations", &a.iterations, NULL, NULL},

@@ -76,6 +76,11 @@ void bcop_product_symmetric(int rows, int n, float alpha, const float *x, const 
         cblas_ssymm(CblasRowMajor, CblasRight, CblasUpper, rows, n, alpha, s, n, x, n, beta, y, n);
 }
 
+void bcop_product_square(int n, float alpha, const float *s, float beta, float *y) {
+    if (n > 0)
+        cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, n, n, alpha, s, n, beta, y, n);
+}
+
 void bcop_product_mirror(int n, float *g) {
     enum { SQUARE = 32 }; /* both sides stay in cache */
     for (int i0 = 0; i0 < n; i0 += SQUARE)

@@ -44,6 +44,10 @@ void bcop_product_symmetric(int rows, int n, float alpha, const float *x, const 
                             float beta, float *y);
 void bcop_product_mirror(int n, float *g);
 
+/* The upper triangle of y[n][n] = alpha s s + beta y for a symmetric s[n][n] with both triangles.
+ */
+void bcop_product_square(int n, float alpha, const float *s, float beta, float *y);
+
 /* The upper triangle of g = w^T w (real) and g = a^H a (complex) in float64. */
 void bcop_product_gram_double(int rows, int cols, const double *w, double *g);
 void bcop_product_gram_complex(int rows, int cols, const double complex *a, double complex *g);

@@ -6,49 +6,62 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* One block being iterated. */
+/* One block being iterated. Q = I - G, G = W^T W. */
 typedef struct iterate {
     const struct method *method;
     bcop_rows *rows;
     int cols;
+    bool tall;
     float *home;           /* this rank's rows, where the caller has them */
     float *w, *wide;       /* the present iterate, and memory for the next */
-    float *g;              /* cols x cols */
-    float *b, *z, *spare;  /* cols x cols, tall blocks */
+    float *g, *p, *spare;  /* cols x cols: G; Q, then P(Q); Q^2 */
+    float *z;              /* cols x cols, tall blocks: their iterate is W Z */
     bool z_is_identity;    /* tall blocks */
     bcop_grid_matrix x, y; /* on a grid: W, and where the next W goes */
     bcop_grid_matrix gram;
     double *work;
 } iterate;
 
-/* The ways to iterate: on the rows, on the small matrices of tall blocks, on a grid. */
+/* The ways to iterate: with the rows in panels, and on a grid. */
 typedef struct method {
-    bool drifts; /* far from the manifold G may come to differ from W^T W */
     long (*scratch)(const bcop_rows *rows);
     void (*open)(iterate *it, float *scratch); /* takes W */
     void (*gram)(iterate *it);                 /* G = W^T W */
     void (*next_gram)(iterate *it);            /* the same after advance() */
     /* W and G divided by these */
     void (*divide)(iterate *it, double root, double square);
-    void (*advance)(iterate *it); /* W <- W (3I - G)/2; G may be lost */
-    double (*distance)(const iterate *it);
+    double (*distance)(const iterate *it);   /* ||Q||_F */
+    double (*square)(iterate *it);           /* forms Q^2: ||Q^2||_F; NULL: order 1 alone */
+    void (*advance)(iterate *it, int order); /* W <- W P(Q); above order 1 after square() */
     void (*norms)(const iterate *it, double *infinity, double *frobenius); /* of G */
     void (*close)(iterate *it);                                            /* gives W back */
 } method;
 
-/* ---- on the rows: the upper triangle of G, and a copy of W ---- */
+/* ---- in panels: the upper triangle of G (of tall blocks all of it), and a copy of W ---- */
 
-static long rows_scratch(const bcop_rows *r) {
-    return (long)r->cols * r->cols + (long)r->count * r->cols;
+static bool is_tall(const bcop_rows *r) {
+    return r->rows >= 3L * r->cols;
 }
 
-static void rows_open(iterate *it, float *scratch) {
+static long panel_scratch(const bcop_rows *r) {
+    return (is_tall(r) ? 4L : 3L) * r->cols * r->cols + (long)r->count * r->cols;
+}
+
+static void panel_open(iterate *it, float *scratch) {
+    const long square = (long)it->cols * it->cols;
+    it->tall = is_tall(it->rows);
     it->g = scratch;
-    it->wide = scratch + (long)it->cols * it->cols;
+    it->p = scratch + square;
+    it->spare = scratch + 2 * square;
+    it->z = scratch + 3 * square;
+    it->wide = scratch + (it->tall ? 4 : 3) * square;
+    it->z_is_identity = true;
 }
 
-static void rows_gram(iterate *it) {
+static void panel_gram(iterate *it) {
     bcop_rows_gram(it->rows, it->w, it->g);
+    if (it->tall)
+        bcop_product_mirror(it->cols, it->g);
 }
 
 static void scale(long count, float *x, float factor) {
@@ -56,39 +69,25 @@ static void scale(long count, float *x, float factor) {
         x[i] *= factor;
 }
 
-static void rows_divide(iterate *it, double root, double square) {
+static void panel_divide(iterate *it, double root, double square) {
     scale((long)it->rows->count * it->cols, it->w, (float)(1 / root));
     scale((long)it->cols * it->cols, it->g, (float)(1 / square));
 }
 
 /* The product of W, in the other memory, becomes W. */
-static void turn(iterate *it) {
-    float *old = it->w;
-    it->w = it->wide;
-    it->wide = old;
+static void turn(float **w, float **other) {
+    float *old = *w;
+    *w = *other;
+    *other = old;
 }
 
-/* W <- W (3I - G)/2, made in place of G. */
-static void rows_advance(iterate *it) {
-    const int n = it->cols;
-    for (int i = 0; i < n; i++) {
-        float *row = it->g + (long)i * n;
-        for (int j = i; j < n; j++)
-            row[j] *= -0.5f;
-        row[i] += 1.5f;
-    }
-    bcop_rows_symmetric(it->rows, 1, it->w, it->g, 0, it->wide);
-    turn(it);
-}
-
-/* Over the upper triangle. Eight sums side by side: one alone would wait for each addition. */
-static double rows_distance(const iterate *it) {
+/* ||S - diagonal I||_F. Eight sums side by side: one alone would wait for each addition. */
+static double distance(int n, double diagonal, const float *s) {
     enum { SUMS = 8 };
-    const int n = it->cols;
     double total = 0;
     for (int i = 0; i < n; i++) {
-        const float *row = it->g + (long)i * n;
-        const double diagonal = (double)row[i] - 1;
+        const float *row = s + (long)i * n;
+        const double here = (double)row[i] - diagonal;
         double sum[SUMS] = {0};
         int j = i + 1;
         for (; j + SUMS <= n; j += SUMS)
@@ -98,12 +97,82 @@ static double rows_distance(const iterate *it) {
             sum[0] += (double)row[j] * (double)row[j];
         for (int k = 1; k < SUMS; k++)
             sum[0] += sum[k];
-        total += diagonal * diagonal + 2 * sum[0];
+        total += here * here + 2 * sum[0];
     }
     return sqrt(total);
 }
 
-static void rows_norms(const iterate *it, double *infinity, double *frobenius) {
+static double panel_distance(const iterate *it) {
+    return distance(it->cols, 1, it->g);
+}
+
+/* to = diagonal I + a x + b y, the upper triangle. */
+static void combine(int n, double diagonal, double a, const float *x, double b, const float *y,
+                    float *to) {
+    const float fa = (float)a, fb = (float)b;
+    for (int i = 0; i < n; i++) {
+        for (long k = (long)i * n + i; k < (i + 1L) * n; k++)
+            to[k] = fa * x[k] + fb * y[k];
+        to[(long)i * n + i] += (float)diagonal;
+    }
+}
+
+static double panel_square(iterate *it) {
+    const int n = it->cols;
+    combine(n, 1, -1, it->g, 0, it->g, it->p);
+    bcop_product_mirror(n, it->p);
+    bcop_product_square(n, 1, it->p, 0, it->spare);
+    return distance(n, 0, it->spare);
+}
+
+/* P(Q), the upper triangle. Order 4 is 35/128 S^2 + 33/98 Q + 1587/1715 I with
+   S = Q^2 + 4/7 Q + 128/245 I: the square completed. */
+static void evaluate(iterate *it, int order) {
+    const int n = it->cols;
+    float *p = it->p, *q = it->p, *q2 = it->spare, *s = it->spare;
+    if (order == 1) {
+        combine(n, 1.5, -0.5, it->g, 0, it->g, p);
+    } else if (order == 2) {
+        combine(n, 1, 0.5, q, 0.375, q2, p);
+    } else {
+        combine(n, 128 / 245.0, 1, q2, 4 / 7.0, q, s);
+        bcop_product_mirror(n, s);
+        combine(n, 1587 / 1715.0, 33 / 98.0, q, 0, q, p);
+        bcop_product_square(n, 35 / 128.0f, s, 1, p);
+    }
+}
+
+static void panel_advance(iterate *it, int order) {
+    const int n = it->cols;
+    evaluate(it, order);
+    if (!it->tall) {
+        bcop_rows_symmetric(it->rows, 1, it->w, it->p, 0, it->wide);
+        turn(&it->w, &it->wide);
+    } else if (it->z_is_identity) {
+        memcpy(it->z, it->p, (size_t)n * (size_t)n * sizeof(float));
+        it->z_is_identity = false;
+    } else {
+        bcop_product_mirror(n, it->z);
+        bcop_product_symmetric(n, n, 1, it->z, it->p, 0, it->spare);
+        turn(&it->z, &it->spare);
+    }
+}
+
+/* Of tall blocks P G P = G P P, for P is a polynomial of G; P P costs half a product. */
+static void panel_next_gram(iterate *it) {
+    const int n = it->cols;
+    if (!it->tall) {
+        panel_gram(it);
+        return;
+    }
+    bcop_product_mirror(n, it->p);
+    bcop_product_square(n, 1, it->p, 0, it->spare);
+    bcop_product_symmetric(n, n, 1, it->g, it->spare, 0, it->p);
+    turn(&it->g, &it->p);
+    bcop_product_mirror(n, it->g); /* the product of two symmetric matrices is not, quite */
+}
+
+static void panel_norms(const iterate *it, double *infinity, double *frobenius) {
     const int n = it->cols;
     double squares = 0;
     *infinity = 0;
@@ -120,7 +189,12 @@ static void rows_norms(const iterate *it, double *infinity, double *frobenius) {
     *frobenius = sqrt(squares);
 }
 
-static void rows_close(iterate *it) {
+static void panel_close(iterate *it) {
+    if (!it->z_is_identity) {
+        bcop_rows_symmetric(it->rows, 1, it->w, it->z, 0, it->wide);
+        turn(&it->w, &it->wide);
+    }
+    it->z_is_identity = true;
     if (it->w == it->home)
         return;
     memcpy(it->home, it->w, (size_t)it->rows->count * (size_t)it->cols * sizeof(float));
@@ -128,85 +202,16 @@ static void rows_close(iterate *it) {
     it->w = it->home;
 }
 
-static const method on_rows = {.scratch = rows_scratch,
-                               .open = rows_open,
-                               .gram = rows_gram,
-                               .next_gram = rows_gram,
-                               .divide = rows_divide,
-                               .advance = rows_advance,
-                               .distance = rows_distance,
-                               .norms = rows_norms,
-                               .close = rows_close};
-
-/* ---- tall blocks: G, B, Z, a spare one, and the product W Z ---- */
-
-static long tall_scratch(const bcop_rows *r) {
-    return 4L * r->cols * r->cols + (long)r->count * r->cols;
-}
-
-static void tall_open(iterate *it, float *scratch) {
-    const long square = (long)it->cols * it->cols;
-    it->g = scratch;
-    it->b = scratch + square;
-    it->z = scratch + 2 * square;
-    it->spare = scratch + 3 * square;
-    it->wide = scratch + 4 * square;
-    it->z_is_identity = true;
-}
-
-/* All of G: products of symmetric matrices are not, to the last bit. */
-static void tall_gram(iterate *it) {
-    rows_gram(it);
-    bcop_product_mirror(it->cols, it->g);
-}
-
-static void tall_advance(iterate *it) {
-    const int n = it->cols;
-    for (long i = 0; i < (long)n * n; i++)
-        it->b[i] = -0.5f * it->g[i];
-    for (int i = 0; i < n; i++)
-        it->b[(long)i * n + i] += 1.5f;
-    if (it->z_is_identity) {
-        memcpy(it->z, it->b, (size_t)n * (size_t)n * sizeof(float));
-        it->z_is_identity = false;
-        return;
-    }
-    bcop_product_symmetric(n, n, 1, it->z, it->b, 0, it->spare);
-    float *old = it->z;
-    it->z = it->spare;
-    it->spare = old;
-}
-
-/* B G B = G B B, for B is a polynomial of G; B B costs half a product. */
-static void tall_next_gram(iterate *it) {
-    const int n = it->cols;
-    bcop_product_gram(n, n, it->b, it->spare);
-    bcop_product_symmetric(n, n, 1, it->g, it->spare, 0, it->b);
-    float *old = it->g;
-    it->g = it->b;
-    it->b = old;
-    bcop_product_mirror(n, it->g); /* the product of two symmetric matrices is not, quite */
-}
-
-static void tall_close(iterate *it) {
-    if (!it->z_is_identity) {
-        bcop_rows_apply(it->rows, it->w, it->z, it->wide);
-        turn(it);
-    }
-    it->z_is_identity = true;
-    rows_close(it);
-}
-
-static const method on_small = {.drifts = true,
-                                .scratch = tall_scratch,
-                                .open = tall_open,
-                                .gram = tall_gram,
-                                .next_gram = tall_next_gram,
-                                .divide = rows_divide,
-                                .advance = tall_advance,
-                                .distance = rows_distance,
-                                .norms = rows_norms,
-                                .close = tall_close};
+static const method in_panels = {.scratch = panel_scratch,
+                                 .open = panel_open,
+                                 .gram = panel_gram,
+                                 .next_gram = panel_next_gram,
+                                 .divide = panel_divide,
+                                 .distance = panel_distance,
+                                 .square = panel_square,
+                                 .advance = panel_advance,
+                                 .norms = panel_norms,
+                                 .close = panel_close};
 
 /* ---- on a grid: the sums of G's rows in float64, two of W and one of G ---- */
 
@@ -237,7 +242,9 @@ static void grid_divide(iterate *it, double root, double square) {
     bcop_grid_shift(0, (float)(1 / square), &it->gram);
 }
 
-static void grid_advance(iterate *it) {
+/* Cubic alone. */
+static void grid_advance(iterate *it, int order) {
+    (void)order;
     bcop_grid_shift(1.5f, -0.5f, &it->gram);
     bcop_grid_multiply(1, &it->x, &it->gram, 0, &it->y);
     const bcop_grid_matrix old = it->x;
@@ -270,7 +277,7 @@ static const method on_grid = {.scratch = grid_scratch,
 /* ---- the iteration ---- */
 
 static const method *method_for(const bcop_rows *r) {
-    return r->grid ? &on_grid : r->rows >= 3L * r->cols ? &on_small : &on_rows;
+    return r->grid ? &on_grid : &in_panels;
 }
 
 long bcop_bjorck_scratch(const bcop_rows *r) {
@@ -280,16 +287,19 @@ long bcop_bjorck_scratch(const bcop_rows *r) {
 int bcop_bjorck_sums(const bcop_rows *r, int iterations) {
     if (r->grid)
         return 0; /* ScaLAPACK forms them */
-    return method_for(r) == &on_small || iterations == 0 ? 1 : iterations;
+    return is_tall(r) || iterations == 0 ? 1 : iterations;
 }
 
 double bcop_bjorck_flops(const bcop_rows *r, int iterations) {
     const double square = (double)r->cols * r->cols, wide = r->count * square;
+    const double cube = square * r->cols;
     if (iterations == 0)
         return wide;
-    /* Z B and G B B between the first iteration and the last. */
-    return method_for(r) == &on_small ? 3 * wide + 5 * (iterations - 1.0) * square * r->cols
-                                      : 3 * wide * iterations;
+    if (r->grid)
+        return 3 * wide * iterations;
+    /* Z P and G P P between the first iteration and the last */
+    return is_tall(r) ? 3 * wide + (2 + 7 * (iterations - 1.0)) * cube
+                      : (3 * wide + 2 * cube) * iterations;
 }
 
 static iterate open(bcop_rows *rows, float *w, float *scratch) {
@@ -305,27 +315,61 @@ static double largest_square(const iterate *it) {
     return isfinite(frobenius) ? fmin(frobenius, infinity) : INFINITY; /* fmin drops NaN */
 }
 
+double bcop_bjorck_left(int order, double x) {
+    static const double from_square[5][9] = {
+        [1] = {3 / 4.0, 1 / 4.0},
+        [2] = {0, 5 / 8.0, 15 / 64.0, 9 / 64.0},
+        [4] = {0, 0, 0, 63 / 128.0, 105 / 512.0, 135 / 1024.0, 1575 / 16384.0, 1225 / 16384.0}};
+    double sum = 0;
+    for (int k = 8; k >= 0; k--)
+        sum = sum * x + from_square[order][k];
+    return sum * x * x;
+}
+
+/* Singular values within these of 1, squared, are moved by higher orders: beyond, they would make
+   more of the rounding errors of a block without rank. */
+static const double near = 0.75;
+
+/* x with ||Q^k||_F <= x^k for all k >= 2, from e = ||Q||_F: e itself, or when order 1 does not end
+   it, the root of ||Q^2||_F, with the rounding of that square. */
+static double reach(iterate *it, double e, double enough) {
+    const method *m = it->method;
+    if (bcop_bjorck_left(1, e) <= enough || !m->square ||
+        !(e <= near * pow(it->cols, 0.25))) /* the root is at least e / cols^(1/4) */
+        return e;
+    const double rounding = it->cols * 0x1p-23;
+    return fmin(e, sqrt(m->square(it) + rounding * e * e));
+}
+
+static int order_for(const iterate *it, double x, double enough) {
+    if (bcop_bjorck_left(1, x) <= enough || !(x <= near) || !it->method->square)
+        return 1;
+    return bcop_bjorck_left(2, x) <= enough ? 2 : 4;
+}
+
 bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_rows *rows, float *w,
                                 float *scratch, int *iterations) {
     const int cols = rows->cols;
     *iterations = 0;
     if (cols == 0)
         return BCOP_OK;
-    /* A quarter is left to the rounding of G, above all of G B B. */
-    const double tolerance = 0.75 * rule.tolerance * sqrt(cols);
+    /* A quarter is left to the rounding of G, above all of G P P; half of it to the last round's.
+     */
+    const double tolerance = 0.75 * rule.tolerance * sqrt(cols), enough = 0.5 * tolerance;
     iterate it = open(rows, w, scratch);
     const method *m = it.method;
     double first;
     do {
         m->gram(&it);
-        double e = m->distance(&it);
-        if (!(e <= 1)) { /* else sigma_max^2 <= 2 */
+        double e = m->distance(&it), x = reach(&it, e, enough);
+        if (!(x <= 1)) { /* else sigma_max^2 <= 2 */
             const double square = largest_square(&it);
             if (!isfinite(square))
                 return bcop_status_fail(BCOP_DIVERGED, "%s: the block is not finite", name);
             if (square > 2)
                 m->divide(&it, sqrt(square), square);
             e = m->distance(&it);
+            x = reach(&it, e, enough);
         }
         first = e;
         while (!(e <= tolerance)) {
@@ -333,18 +377,19 @@ bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_ro
                 return bcop_status_fail(BCOP_DIVERGED,
                                         "%s: no convergence in %d Bjorck iterations (defect %.2e)",
                                         name, rule.max_iterations, e / sqrt(cols));
-            m->advance(&it);
+            const int order = order_for(&it, x, enough);
+            m->advance(&it, order);
             ++*iterations;
-            /* Half of it is left to rounding. */
-            if (0.75 * e * e + 0.25 * e * e * e <= 0.5 * tolerance)
+            if (bcop_bjorck_left(order, x) <= enough)
                 break;
             m->next_gram(&it);
             e = m->distance(&it);
+            x = reach(&it, e, enough);
         }
         m->close(&it);
         /* Far from the manifold the small iteration's Z is ill-conditioned and its G drifts from
            that of W Z: look again. */
-    } while (m->drifts && first > 0.25 && first > tolerance);
+    } while (it.tall && first > 0.25 && first > tolerance);
     return BCOP_OK;
 }
 
@@ -360,7 +405,7 @@ void bcop_bjorck_polar(int iterations, bcop_rows *rows, float *m, float *scratch
     for (int i = 0; i < iterations; i++) {
         if (i > 0)
             it.method->next_gram(&it);
-        it.method->advance(&it);
+        it.method->advance(&it, 1);
     }
     it.method->close(&it);
 }

@@ -14,9 +14,8 @@ const char *bcop_placement_name(bcop_placement placement) {
 static const double small_cost = 1e6;
 
 double bcop_placement_part(int rows, int cols, int holders) {
-    const double iterations = 2, n = cols, square = n * n, part = (double)rows / holders;
-    return rows >= 3L * cols ? 7 * part * square + 5 * (iterations - 1) * square * n
-                             : (4 + 3 * iterations) * part * square;
+    const double n = cols, part = (double)rows / holders;
+    return 7 * part * n * n + 2 * n * n * n;
 }
 
 double bcop_placement_cost(int rows, int cols) {
@@ -102,7 +101,7 @@ static void spread(int ranks, int count, bcop_parameter *const parameter[],
             }
         }
         choice[costliest].first = idlest;
-        /* On the grid the small iteration is divided as everything is. */
+        /* On the grid everything is divided. */
         const double part =
             grid ? cost_of(p) / members : bcop_placement_part(p->rows, p->cols, members);
         for (int r = idlest; r < idlest + members; r++)

@@ -36,12 +36,12 @@ typedef struct bcop_placement_choice {
 /* "replicated", "owned", ... */
 const char *bcop_placement_name(bcop_placement placement);
 
-/* Flops of one update of a block with two Bjorck iterations: (4 + 3 i) rows cols^2, tall blocks
- * 7 rows cols^2 + 5 (i - 1) cols^3. Local. */
+/* Flops of one update of a block: tangent projection and one Bjorck iteration of order 4,
+ * 7 rows cols^2 + 2 cols^3. Local. */
 double bcop_placement_cost(int rows, int cols);
 
-/* How many ranks hold rows of a SHARED block, and flops of its update for each: all of them do the
- * small iteration of a tall block. Local. */
+/* How many ranks hold rows of a SHARED block, and flops of its update for each: all of them
+ * multiply its small matrices. Local. */
 int bcop_placement_holders(int ranks, int rows);
 double bcop_placement_part(int rows, int cols, int holders);
 

@@ -107,13 +107,6 @@ void bcop_rows_inner(bcop_rows *r, const float *u, const float *x, float *s) {
     finish(r, s);
 }
 
-void bcop_rows_apply(const bcop_rows *r, const float *x, const float *b, float *y) {
-    for (int p = r->run.first; p < r->run.first + r->run.count; p++) {
-        const long at = panel_offset(r, p);
-        bcop_product_nn(panel_rows(r, p), r->cols, r->cols, 1, x + at, b, 0, y + at);
-    }
-}
-
 void bcop_rows_symmetric(const bcop_rows *r, float alpha, const float *x, const float *s,
                          float beta, float *y) {
     for (int p = r->run.first; p < r->run.first + r->run.count; p++) {

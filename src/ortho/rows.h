@@ -51,9 +51,6 @@ void bcop_rows_gram(bcop_rows *r, const float *w, float *g);
  * x[count][cols]. Collective over the group. */
 void bcop_rows_inner(bcop_rows *r, const float *u, const float *x, float *s);
 
-/* y[count][cols] = x[count][cols] b[cols][cols]. Local. */
-void bcop_rows_apply(const bcop_rows *r, const float *x, const float *b, float *y);
-
 /* y[count][cols] = alpha x[count][cols] s[cols][cols] + beta y for a symmetric s, of which the
  * upper triangle is read. Local. */
 void bcop_rows_symmetric(const bcop_rows *r, float alpha, const float *x, const float *s,

@@ -135,6 +135,36 @@ static void check_gram(int rows, int cols) {
     free(fw), free(fg), free(w), free(wt), free(g), free(expected);
 }
 
+/* Of a symmetric matrix, added to another; the lower triangle is left alone. */
+static void check_square(int n) {
+    const long square = (long)n * n;
+    float *fs = oracle_floats(square), *fy = oracle_floats(square + 1);
+    double *s = oracle_doubles(square), *y = oracle_doubles(square);
+    random_floats((uint64_t)n, square, fs, s);
+    bcop_product_mirror(n, fs);
+    oracle_to_double(square, fs, s);
+    random_floats((uint64_t)(n + 1), square, fy, y);
+    bcop_product_mirror(n, fy);
+    oracle_to_double(square, fy, y);
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < i; j++)
+            fy[(long)i * n + j] = NAN;
+    fy[square] = 12345;
+    bcop_product_square(n, 0.75f, fs, -2, fy);
+    for (int i = 1; i < n; i++)
+        assert_true(isnan(fy[(long)i * n]));
+    bcop_product_mirror(n, fy);
+    compare(n, n, n, 0.75, s, s, -2, y, fy);
+    assert_true(fy[square] == 12345);
+    free(fs), free(fy), free(s), free(y);
+}
+
+static void test_square(void **state) {
+    (void)state;
+    for (int i = 0; i < COUNT(SIZES); i++)
+        check_square(SIZES[i]);
+}
+
 static void test_gram(void **state) {
     (void)state;
     for (int i = 0; i < COUNT(SIZES); i++)
@@ -230,10 +260,10 @@ static void test_rows(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nn),        cmocka_unit_test(test_nt),
-        cmocka_unit_test(test_rows),      cmocka_unit_test(test_tn),
-        cmocka_unit_test(test_gram),      cmocka_unit_test(test_gram_complex),
-        cmocka_unit_test(test_transpose),
+        cmocka_unit_test(test_nn),           cmocka_unit_test(test_nt),
+        cmocka_unit_test(test_rows),         cmocka_unit_test(test_tn),
+        cmocka_unit_test(test_square),       cmocka_unit_test(test_gram),
+        cmocka_unit_test(test_gram_complex), cmocka_unit_test(test_transpose),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -79,7 +79,7 @@ static int check_from(const double *w, int rows, int cols, double error) {
 static void test_retract_near(void **state) {
     (void)state;
     static const double STEPS[] = {1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1};
-    static const int ITERATIONS[] = {1, 1, 1, 1, 2, 2, 3};
+    static const int ITERATIONS[] = {1, 1, 1, 1, 1, 1, 2};
     for (int s = 0; s < COUNT(SHAPES); s++)
         for (int k = 0; k < COUNT(STEPS); k++) {
             const int rows = SHAPES[s][0], cols = SHAPES[s][1];
@@ -92,6 +92,82 @@ static void test_retract_near(void **state) {
                 u[i] -= STEPS[k] / norm * e[i];
             assert_in_range(check_from(u, rows, cols, 5e-6), 0, ITERATIONS[k]);
             free(u), free(e);
+        }
+}
+
+/* (1 - q)^(-1/2) up to q^order: binom(2k, k) / 4^k. */
+static double series(int order, double q) {
+    double sum = 0, term = 1;
+    for (int k = 0; k <= order; k++, term *= q * (2 * k - 1) / (2 * k))
+        sum += term;
+    return sum;
+}
+
+static const int ORDERS[] = {1, 2, 4};
+
+/* What an iteration leaves of one singular value: never more than bcop_bjorck_left says, exactly
+ * that where it was too small, and of several together neither, measured by ||Q||_F or by the root
+ * of ||Q^2||_F. */
+static void test_left(void **state) {
+    (void)state;
+    enum { VALUES = 6 };
+    for (int k = 0; k < COUNT(ORDERS); k++) {
+        const int p = ORDERS[k];
+        assert_true(fabs(bcop_bjorck_left(p, 1) - 1) <= 1e-15);
+        for (int i = -1000; i <= 1000; i++) {
+            const double q = i / 1000.0, left = 1 - (1 - q) * pow(series(p, q), 2);
+            const double bound = bcop_bjorck_left(p, fabs(q));
+            assert_true(series(p, q) > 0); /* no sign is changed */
+            assert_true(fabs(left) <= bound + 1e-15);
+            assert_true(q < 0 || fabs(left - bound) <= 4e-15);
+            assert_true(bound <= pow(fabs(q), p + 1) + 1e-15);
+        }
+        for (int trial = 0; trial < 2000; trial++) {
+            double q[VALUES], squares = 0, fourth = 0, left = 0;
+            oracle_random((uint64_t)(4000 + trial), VALUES, q);
+            for (int i = 0; i < VALUES; i++) {
+                q[i] = tanh(0.3 * q[i]);
+                squares += pow(q[i], 2);
+                fourth += pow(q[i], 4);
+                left += pow(1 - (1 - q[i]) * pow(series(p, q[i]), 2), 2);
+            }
+            assert_true(sqrt(left) <= bcop_bjorck_left(p, sqrt(squares)) + 1e-15);
+            assert_true(sqrt(left) <= bcop_bjorck_left(p, pow(fourth, 0.25)) + 1e-15);
+        }
+    }
+}
+
+static double series_map(double s, const void *context) {
+    return s * series(*(const int *)context, 1 - s * s);
+}
+
+/* One iteration of the order that the bound asks for, against the float64 map of the spectrum, with
+ * the tolerance set so that just this order ends it. */
+static void test_retract_order(void **state) {
+    (void)state;
+    for (int s = 0; s < COUNT(SHAPES); s++)
+        for (int k = 0; k < COUNT(ORDERS); k++) {
+            const int rows = SHAPES[s][0], cols = SHAPES[s][1], p = ORDERS[k];
+            const long count = (long)rows * cols;
+            double *sv = oracle_doubles(cols), *w = oracle_doubles(count), fourth = 0;
+            float *got = oracle_floats(count);
+            for (int j = 0; j < cols; j++) {
+                sv[j] = 1 + 0.2 * sin(1 + 2.4 * j) / sqrt(cols);
+                fourth += pow(1 - sv[j] * sv[j], 4);
+            }
+            oracle_random_spectrum((uint64_t)(700 + s), rows, cols, sv, w);
+            oracle_to_float(count, w, got);
+            oracle_to_double(count, got, w);
+            oracle_map_spectrum(rows, cols, w, series_map, &p, w);
+            const double enough = 1.01 * bcop_bjorck_left(p, pow(fourth, 0.25));
+            const bcop_bjorck_rule rule = {enough / 0.375 / sqrt(cols), 1};
+            const result r = retract(rule, rows, cols, got);
+            assert_int_equal(r.status, BCOP_OK);
+            assert_int_equal(r.iterations, 1);
+            const double off = oracle_relative_error(count, w, got);
+            if (!(off <= 2e-6))
+                fail_msg("%d x %d, order %d: off by %.2e", rows, cols, p, off);
+            free(sv), free(w), free(got);
         }
 }
 
@@ -372,7 +448,9 @@ static void test_polar_not_finite(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_left),
         cmocka_unit_test(test_retract_near),
+        cmocka_unit_test(test_retract_order),
         cmocka_unit_test(test_retract_sign_trap),
         cmocka_unit_test(test_retract_scaling),
         cmocka_unit_test(test_retract_defect),
