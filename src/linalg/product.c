@@ -81,6 +81,15 @@ void bcop_product_square(int n, float alpha, const float *s, float beta, float *
         cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, n, n, alpha, s, n, beta, y, n);
 }
 
+void bcop_product_commuting(int n, const float *a, const float *b, float *c) {
+    const int strip = n > 8 * 32 ? (n + 7) / 8 : 32;
+    for (int i = 0; i < n; i += strip) {
+        const int rows = n - i < strip ? n - i : strip;
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, n - i, n, 1, a + (long)i * n,
+                    n, b + i, n, 0, c + (long)i * n + i, n);
+    }
+}
+
 void bcop_product_mirror(int n, float *g) {
     enum { SQUARE = 32 }; /* both sides stay in cache */
     for (int i0 = 0; i0 < n; i0 += SQUARE)

@@ -48,6 +48,10 @@ void bcop_product_mirror(int n, float *g);
  */
 void bcop_product_square(int n, float alpha, const float *s, float beta, float *y);
 
+/* The upper triangle of c[n][n] = a b for symmetric a, b[n][n], with both triangles, whose product
+ * is symmetric: they commute. Cut into strips of rows, so that about 9/16 of it is formed. */
+void bcop_product_commuting(int n, const float *a, const float *b, float *c);
+
 /* The upper triangle of g = w^T w (real) and g = a^H a (complex) in float64. */
 void bcop_product_gram_double(int rows, int cols, const double *w, double *g);
 void bcop_product_gram_complex(int rows, int cols, const double complex *a, double complex *g);

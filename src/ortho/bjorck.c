@@ -1,6 +1,7 @@
 #include "ortho/bjorck.h"
 
 #include "linalg/product.h"
+#include "ortho/symmetric.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -33,8 +34,8 @@ typedef struct method {
     double (*distance)(const iterate *it);   /* ||Q||_F */
     double (*square)(iterate *it);           /* forms Q^2: ||Q^2||_F; NULL: order 1 alone */
     void (*advance)(iterate *it, int order); /* W <- W P(Q); above order 1 after square() */
-    void (*norms)(const iterate *it, double *infinity, double *frobenius); /* of G */
-    void (*close)(iterate *it);                                            /* gives W back */
+    double (*largest)(const iterate *it);    /* a bound on sigma_max^2; infinity: not finite */
+    void (*close)(iterate *it);              /* gives W back */
 } method;
 
 /* ---- in panels: the upper triangle of G (of tall blocks all of it), and a copy of W ---- */
@@ -64,65 +65,21 @@ static void panel_gram(iterate *it) {
         bcop_product_mirror(it->cols, it->g);
 }
 
-static void scale(long count, float *x, float factor) {
-    for (long i = 0; i < count; i++)
-        x[i] *= factor;
-}
-
 static void panel_divide(iterate *it, double root, double square) {
-    scale((long)it->rows->count * it->cols, it->w, (float)(1 / root));
-    scale((long)it->cols * it->cols, it->g, (float)(1 / square));
-}
-
-/* The product of W, in the other memory, becomes W. */
-static void turn(float **w, float **other) {
-    float *old = *w;
-    *w = *other;
-    *other = old;
-}
-
-/* ||S - diagonal I||_F. Eight sums side by side: one alone would wait for each addition. */
-static double distance(int n, double diagonal, const float *s) {
-    enum { SUMS = 8 };
-    double total = 0;
-    for (int i = 0; i < n; i++) {
-        const float *row = s + (long)i * n;
-        const double here = (double)row[i] - diagonal;
-        double sum[SUMS] = {0};
-        int j = i + 1;
-        for (; j + SUMS <= n; j += SUMS)
-            for (int k = 0; k < SUMS; k++)
-                sum[k] += (double)row[j + k] * (double)row[j + k];
-        for (; j < n; j++)
-            sum[0] += (double)row[j] * (double)row[j];
-        for (int k = 1; k < SUMS; k++)
-            sum[0] += sum[k];
-        total += here * here + 2 * sum[0];
-    }
-    return sqrt(total);
+    bcop_symmetric_scale((long)it->rows->count * it->cols, 1 / root, it->w);
+    bcop_symmetric_scale((long)it->cols * it->cols, 1 / square, it->g);
 }
 
 static double panel_distance(const iterate *it) {
-    return distance(it->cols, 1, it->g);
-}
-
-/* to = diagonal I + a x + b y, the upper triangle. */
-static void combine(int n, double diagonal, double a, const float *x, double b, const float *y,
-                    float *to) {
-    const float fa = (float)a, fb = (float)b;
-    for (int i = 0; i < n; i++) {
-        for (long k = (long)i * n + i; k < (i + 1L) * n; k++)
-            to[k] = fa * x[k] + fb * y[k];
-        to[(long)i * n + i] += (float)diagonal;
-    }
+    return bcop_symmetric_distance(it->cols, 1, it->g);
 }
 
 static double panel_square(iterate *it) {
     const int n = it->cols;
-    combine(n, 1, -1, it->g, 0, it->g, it->p);
+    bcop_symmetric_combine(n, 1, -1, it->g, 0, it->g, it->p);
     bcop_product_mirror(n, it->p);
     bcop_product_square(n, 1, it->p, 0, it->spare);
-    return distance(n, 0, it->spare);
+    return bcop_symmetric_distance(n, 0, it->spare);
 }
 
 /* P(Q), the upper triangle. Order 4 is 35/128 S^2 + 33/98 Q + 1587/1715 I with
@@ -131,13 +88,13 @@ static void evaluate(iterate *it, int order) {
     const int n = it->cols;
     float *p = it->p, *q = it->p, *q2 = it->spare, *s = it->spare;
     if (order == 1) {
-        combine(n, 1.5, -0.5, it->g, 0, it->g, p);
+        bcop_symmetric_combine(n, 1.5, -0.5, it->g, 0, it->g, p);
     } else if (order == 2) {
-        combine(n, 1, 0.5, q, 0.375, q2, p);
+        bcop_symmetric_combine(n, 1, 0.5, q, 0.375, q2, p);
     } else {
-        combine(n, 128 / 245.0, 1, q2, 4 / 7.0, q, s);
+        bcop_symmetric_combine(n, 128 / 245.0, 1, q2, 4 / 7.0, q, s);
         bcop_product_mirror(n, s);
-        combine(n, 1587 / 1715.0, 33 / 98.0, q, 0, q, p);
+        bcop_symmetric_combine(n, 1587 / 1715.0, 33 / 98.0, q, 0, q, p);
         bcop_product_square(n, 35 / 128.0f, s, 1, p);
     }
 }
@@ -147,14 +104,15 @@ static void panel_advance(iterate *it, int order) {
     evaluate(it, order);
     if (!it->tall) {
         bcop_rows_symmetric(it->rows, 1, it->w, it->p, 0, it->wide);
-        turn(&it->w, &it->wide);
+        bcop_symmetric_turn(&it->w, &it->wide);
     } else if (it->z_is_identity) {
         memcpy(it->z, it->p, (size_t)n * (size_t)n * sizeof(float));
         it->z_is_identity = false;
     } else {
         bcop_product_mirror(n, it->z);
-        bcop_product_symmetric(n, n, 1, it->z, it->p, 0, it->spare);
-        turn(&it->z, &it->spare);
+        bcop_product_mirror(n, it->p);
+        bcop_product_commuting(n, it->z, it->p, it->spare);
+        bcop_symmetric_turn(&it->z, &it->spare);
     }
 }
 
@@ -167,32 +125,20 @@ static void panel_next_gram(iterate *it) {
     }
     bcop_product_mirror(n, it->p);
     bcop_product_square(n, 1, it->p, 0, it->spare);
-    bcop_product_symmetric(n, n, 1, it->g, it->spare, 0, it->p);
-    turn(&it->g, &it->p);
-    bcop_product_mirror(n, it->g); /* the product of two symmetric matrices is not, quite */
+    bcop_product_mirror(n, it->spare);
+    bcop_product_commuting(n, it->g, it->spare, it->p);
+    bcop_symmetric_turn(&it->g, &it->p);
+    bcop_product_mirror(n, it->g);
 }
 
-static void panel_norms(const iterate *it, double *infinity, double *frobenius) {
-    const int n = it->cols;
-    double squares = 0;
-    *infinity = 0;
-    bcop_product_mirror(n, it->g);
-    for (int i = 0; i < n; i++) {
-        double row = 0;
-        for (int j = 0; j < n; j++) {
-            const double x = fabs((double)it->g[(long)i * n + j]);
-            row += x;
-            squares += x * x;
-        }
-        *infinity = fmax(*infinity, row);
-    }
-    *frobenius = sqrt(squares);
+static double panel_largest(const iterate *it) {
+    return bcop_symmetric_largest(it->cols, it->g);
 }
 
 static void panel_close(iterate *it) {
     if (!it->z_is_identity) {
         bcop_rows_symmetric(it->rows, 1, it->w, it->z, 0, it->wide);
-        turn(&it->w, &it->wide);
+        bcop_symmetric_turn(&it->w, &it->wide);
     }
     it->z_is_identity = true;
     if (it->w == it->home)
@@ -210,7 +156,7 @@ static const method in_panels = {.scratch = panel_scratch,
                                  .distance = panel_distance,
                                  .square = panel_square,
                                  .advance = panel_advance,
-                                 .norms = panel_norms,
+                                 .largest = panel_largest,
                                  .close = panel_close};
 
 /* ---- on a grid: the sums of G's rows in float64, two of W and one of G ---- */
@@ -256,8 +202,10 @@ static double grid_distance(const iterate *it) {
     return bcop_grid_distance(&it->gram);
 }
 
-static void grid_norms(const iterate *it, double *infinity, double *frobenius) {
-    bcop_grid_norms(&it->gram, it->work, infinity, frobenius);
+static double grid_largest(const iterate *it) {
+    double infinity, frobenius;
+    bcop_grid_norms(&it->gram, it->work, &infinity, &frobenius);
+    return isfinite(frobenius) ? fmin(frobenius, infinity) : INFINITY; /* fmin drops NaN */
 }
 
 static void grid_close(iterate *it) {
@@ -271,7 +219,7 @@ static const method on_grid = {.scratch = grid_scratch,
                                .divide = grid_divide,
                                .advance = grid_advance,
                                .distance = grid_distance,
-                               .norms = grid_norms,
+                               .largest = grid_largest,
                                .close = grid_close};
 
 /* ---- the iteration ---- */
@@ -298,7 +246,7 @@ double bcop_bjorck_flops(const bcop_rows *r, int iterations) {
     if (r->grid)
         return 3 * wide * iterations;
     /* Z P and G P P between the first iteration and the last */
-    return is_tall(r) ? 3 * wide + (2 + 7 * (iterations - 1.0)) * cube
+    return is_tall(r) ? 3 * wide + (2 + 5.25 * (iterations - 1.0)) * cube
                       : (3 * wide + 2 * cube) * iterations;
 }
 
@@ -306,13 +254,6 @@ static iterate open(bcop_rows *rows, float *w, float *scratch) {
     iterate it = {.method = method_for(rows), .rows = rows, .cols = rows->cols, .home = w, .w = w};
     it.method->open(&it, scratch);
     return it;
-}
-
-/* A cheap bound on sigma_max^2: the smaller of the infinity and the Frobenius norm of G. */
-static double largest_square(const iterate *it) {
-    double infinity, frobenius;
-    it->method->norms(it, &infinity, &frobenius);
-    return isfinite(frobenius) ? fmin(frobenius, infinity) : INFINITY; /* fmin drops NaN */
 }
 
 double bcop_bjorck_left(int order, double x) {
@@ -363,7 +304,7 @@ bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_ro
         m->gram(&it);
         double e = m->distance(&it), x = reach(&it, e, enough);
         if (!(x <= 1)) { /* else sigma_max^2 <= 2 */
-            const double square = largest_square(&it);
+            const double square = m->largest(&it);
             if (!isfinite(square))
                 return bcop_status_fail(BCOP_DIVERGED, "%s: the block is not finite", name);
             if (square > 2)
@@ -391,21 +332,4 @@ bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_ro
            that of W Z: look again. */
     } while (it.tall && first > 0.25 && first > tolerance);
     return BCOP_OK;
-}
-
-void bcop_bjorck_polar(int iterations, bcop_rows *rows, float *m, float *scratch) {
-    if (rows->cols == 0)
-        return;
-    iterate it = open(rows, m, scratch);
-    it.method->gram(&it);
-    const double square = largest_square(&it);
-    if (!(square > 1e-30) || !isfinite(square))
-        return; /* next to zero there is no direction; what is not finite the retraction reports */
-    it.method->divide(&it, sqrt(square), square);
-    for (int i = 0; i < iterations; i++) {
-        if (i > 0)
-            it.method->next_gram(&it);
-        it.method->advance(&it, 1);
-    }
-    it.method->close(&it);
 }

@@ -39,8 +39,8 @@ int bcop_bjorck_sums(const bcop_rows *rows, int iterations);
 
 /* Flops of so many iterations of order 4 (on a grid 1) on this rank's rows: count cols^2 for each
  * Gram matrix (half of it is formed), 2 count cols^2 for each W P, tall blocks one of either, and
- * on every rank of a group cols^3 for each square of a small matrix and 2 cols^3 for other products
- * of them. Local. */
+ * on every rank of a group cols^3 for each square of a small matrix and 9/8 cols^3 for other
+ * products of them. Local. */
 double bcop_bjorck_flops(const bcop_rows *rows, int iterations);
 
 /* w[count][cols], this rank's rows of a block with rows >= cols >= 0: in W, out its polar factor U.
@@ -49,11 +49,5 @@ double bcop_bjorck_flops(const bcop_rows *rows, int iterations);
  * group, with the same result on all of it. */
 bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_rows *rows, float *w,
                                 float *scratch, int *iterations);
-
-/* One polar factor to low accuracy: `iterations` Bjorck steps on M scaled below 1, no test.
- * Singular values of M far below the largest stay below 1. Used for orthogonalised momentum.
- * m[count][cols]; scratch as above. Zero, and what is below about 1e-15, stays as it is. Collective
- * over the rows' group. */
-void bcop_bjorck_polar(int iterations, bcop_rows *rows, float *m, float *scratch);
 
 #endif

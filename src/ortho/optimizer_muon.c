@@ -1,11 +1,13 @@
 /* muon: orthogonalised momentum on the manifold.
- *     M <- mu M + xi,   T = M - U sym(U^T M),   W = U - lr polar(T)
- * The step's spectral norm is at most lr whatever the shape, so it never leaves Bjorck's basin and
- * one step size serves all layers: steepest descent under the spectral norm (Bernstein and
- * Newhouse, arXiv 2409.20325; Jordan et al., Muon, 2024), on the Stiefel manifold. Plain parameters
- * use Adam. */
-#include "ortho/bjorck.h"
+ *     M <- proj(mu M + G),   W = U - lr polar(M),   proj(A) = A - U sym(U^T A)
+ * One projection takes the momentum to the tangent space at the new U and makes the gradient
+ * tangent (Absil, Mahony and Sepulchre, Optimization Algorithms on Matrix Manifolds, 8.1.3: vector
+ * transport by projection). The step's spectral norm is at most lr whatever the shape, so it never
+ * leaves Bjorck's basin and one step size serves all layers: steepest descent under the spectral
+ * norm (Bernstein and Newhouse, arXiv 2409.20325; Jordan et al., Muon, 2024), on the Stiefel
+ * manifold. Plain parameters use Adam. */
 #include "ortho/optimizer_kinds.h"
+#include "ortho/polar.h"
 #include "ortho/tangent.h"
 
 #include <stddef.h>
@@ -28,8 +30,8 @@ static const bcop_option options_table[] = {
      .offset = offsetof(muon_options, iterations),
      .min = 1,
      .max = 30,
-     .fallback = "6",
-     .help = "Bjorck iterations on the momentum"},
+     .fallback = "2",
+     .help = "quintic iterations on the momentum, towards its polar factor"},
     {.key = "beta1",
      .type = BCOP_OPTION_REAL,
      .offset = offsetof(muon_options, bias.beta1),
@@ -60,18 +62,18 @@ static int slots(bool orthonormal, bcop_slot slot[]) {
 }
 
 static long scratch_size(const bcop_rows *rows) {
-    const long polar = bcop_bjorck_scratch(rows), tangent = bcop_tangent_scratch(rows);
+    const long polar = bcop_polar_scratch(rows), tangent = bcop_tangent_scratch(rows);
     return polar > tangent ? polar : tangent;
 }
 
 static int sums(const void *options, const bcop_rows *rows) {
-    const muon_options *o = options;
-    return bcop_tangent_sums(rows, 0) + bcop_bjorck_sums(rows, o->iterations);
+    (void)options;
+    return bcop_tangent_sums(rows, 0) + bcop_polar_sums(rows);
 }
 
 static double flops(const void *options, const bcop_rows *rows) {
     const muon_options *o = options;
-    return bcop_tangent_flops(rows, 0) + bcop_bjorck_flops(rows, o->iterations);
+    return bcop_tangent_flops(rows, 0) + bcop_polar_flops(rows, o->iterations);
 }
 
 static void step_on(const void *options, const bcop_step *s) {
@@ -80,14 +82,12 @@ static void step_on(const void *options, const bcop_step *s) {
         bcop_optimizer_adam_step(&o->bias, s);
         return;
     }
-    const float mu = (float)o->momentum, rate = (float)s->lr;
-    float *m = s->state[0], *t = s->gradient;
+    const float mu = (float)o->momentum;
+    float *m = s->state[0];
     for (long i = 0; i < s->size; i++)
-        t[i] = m[i] = mu * m[i] + t[i];
-    bcop_tangent_project(s->rows, s->value, t, s->scratch);
-    bcop_bjorck_polar(o->iterations, s->rows, t, s->scratch);
-    for (long i = 0; i < s->size; i++)
-        s->value[i] -= rate * t[i];
+        m[i] = mu * m[i] + s->gradient[i];
+    bcop_tangent_project(s->rows, s->value, m, s->scratch);
+    bcop_polar_add(o->iterations, s->rows, -(float)s->lr, m, s->value, s->scratch);
 }
 
 const bcop_optimizer_kind bcop_optimizer_muon = {
@@ -99,5 +99,6 @@ const bcop_optimizer_kind bcop_optimizer_muon = {
     .scratch = scratch_size,
     .sums = sums,
     .flops = flops,
+    .projects = true,
     .step = step_on,
 };

@@ -159,10 +159,39 @@ static void check_square(int n) {
     free(fs), free(fy), free(s), free(y);
 }
 
+/* s (3 s - s^2), whose factors commute, to rounding; sizes of one, several and eight strips. */
+static void check_commuting(int n) {
+    const long square = (long)n * n;
+    float *fa = oracle_floats(square), *fb = oracle_floats(square), *fc = oracle_floats(square + 1);
+    double *a = oracle_doubles(square), *b = oracle_doubles(square);
+    random_floats((uint64_t)n, square, fa, a);
+    for (long i = 0; i < square; i++)
+        fa[i] /= (float)n;
+    bcop_product_mirror(n, fa);
+    oracle_to_double(square, fa, a);
+    oracle_multiply(n, n, n, a, a, b);
+    for (long i = 0; i < square; i++)
+        b[i] = 3 * a[i] - b[i];
+    oracle_to_float(square, b, fb);
+    oracle_to_double(square, fb, b);
+    for (long i = 0; i < square; i++)
+        fc[i] = NAN;
+    fc[square] = 12345;
+    bcop_product_commuting(n, fa, fb, fc);
+    bcop_product_mirror(n, fc);
+    compare(n, n, n, 1, a, b, 0, NULL, fc);
+    assert_true(fc[square] == 12345);
+    free(fa), free(fb), free(fc), free(a), free(b);
+}
+
 static void test_square(void **state) {
     (void)state;
-    for (int i = 0; i < COUNT(SIZES); i++)
+    for (int i = 0; i < COUNT(SIZES); i++) {
         check_square(SIZES[i]);
+        check_commuting(SIZES[i]);
+    }
+    check_commuting(259);
+    check_commuting(256);
 }
 
 static void test_gram(void **state) {

@@ -326,126 +326,6 @@ static void test_retract_no_columns(void **state) {
     assert_true(untouched == 7);
 }
 
-/* The documented polar(): m divided by the root of min(||G||_inf, ||G||_F), then x -> (3x - x^3)/2.
- */
-typedef struct polar_rule {
-    double scale;
-    int iterations;
-} polar_rule;
-
-static double polar_map(double x, const void *context) {
-    const polar_rule *rule = context;
-    x /= rule->scale;
-    for (int i = 0; i < rule->iterations; i++)
-        x = (3 * x - x * x * x) / 2;
-    return x;
-}
-
-static double polar_scale(int rows, int cols, const double *m) {
-    const long square = (long)cols * cols;
-    double *mt = oracle_doubles((long)rows * cols), *g = oracle_doubles(square), largest = 0;
-    oracle_transpose(rows, cols, m, mt);
-    oracle_multiply(cols, cols, rows, mt, m, g);
-    for (int i = 0; i < cols; i++) {
-        double row = 0;
-        for (int j = 0; j < cols; j++)
-            row += fabs(g[(long)i * cols + j]);
-        largest = fmax(largest, row);
-    }
-    const double scale = sqrt(fmin(largest, oracle_frobenius(square, g)));
-    free(mt), free(g);
-    return scale;
-}
-
-/* Both the map, and what people rely on: nothing above 1, and 6 iterations bring everything from a
- * third of the largest up to one half. */
-static void check_polar(uint64_t seed, int rows, int cols, double largest, int iterations) {
-    const long count = (long)rows * cols;
-    double *sv = oracle_doubles(cols), *m = oracle_doubles(count);
-    float *got = oracle_floats(count);
-    float *scratch = oracle_floats(whole_bjorck_scratch(rows, cols));
-    for (int j = 0; j < cols; j++)
-        sv[j] = largest * pow(3, cols > 1 ? -(double)j / (cols - 1) : 0);
-    oracle_random_spectrum(seed, rows, cols, sv, m);
-    oracle_to_float(count, m, got);
-    oracle_to_double(count, got, m);
-    const polar_rule rule = {polar_scale(rows, cols, m), iterations};
-    oracle_map_spectrum(rows, cols, m, polar_map, &rule, m);
-    whole_polar(iterations, rows, cols, got, scratch);
-    const double off = oracle_relative_error(count, m, got);
-    if (!(off <= 5e-6))
-        fail_msg("%d x %d, %d iterations: off by %.2e", rows, cols, iterations, off);
-    oracle_to_double(count, got, m);
-    oracle_singular_values(rows, cols, m, sv);
-    assert_true(sv[0] <= 1 + 1e-5);
-    if (iterations >= 6 && cols <= 16)
-        assert_true(sv[cols - 1] >= 0.5);
-    free(sv), free(m), free(got), free(scratch);
-}
-
-static void test_polar_spectrum(void **state) {
-    (void)state;
-    static const double SIZES[] = {1e-12, 1e-3, 1, 1.6, 2.5, 1e5};
-    for (int s = 0; s < COUNT(SHAPES); s++)
-        for (int k = 0; k < COUNT(SIZES); k++)
-            for (int iterations = 0; iterations <= 8; iterations++)
-                check_polar((uint64_t)(s + 40 * k), SHAPES[s][0], SHAPES[s][1], SIZES[k],
-                            iterations);
-}
-
-static void test_polar_zero(void **state) {
-    (void)state;
-    for (int s = 0; s < COUNT(SHAPES); s++) {
-        const int rows = SHAPES[s][0], cols = SHAPES[s][1];
-        float *m = oracle_floats((long)rows * cols);
-        float *scratch = oracle_floats(whole_bjorck_scratch(rows, cols));
-        whole_polar(6, rows, cols, m, scratch);
-        for (long i = 0; i < (long)rows * cols; i++)
-            assert_true(m[i] == 0);
-        free(m), free(scratch);
-    }
-    whole_polar(6, 5, 0, NULL, NULL);
-}
-
-/* A momentum without gradients shrinks through every size down to zero. Where its squares leave the
- * range of float32 it may stay as it is, but it must not blow up. */
-static void test_polar_tiny(void **state) {
-    (void)state;
-    for (int s = 0; s < COUNT(SHAPES); s++)
-        for (int power = -46; power < -10; power++) {
-            const int rows = SHAPES[s][0], cols = SHAPES[s][1];
-            const long count = (long)rows * cols;
-            double *m = oracle_doubles(count);
-            float *got = oracle_floats(count);
-            float *scratch = oracle_floats(whole_bjorck_scratch(rows, cols));
-            oracle_random_orthonormal((uint64_t)(s + 1), rows, cols, m);
-            for (long i = 0; i < count; i++)
-                got[i] = (float)(m[i] * pow(10, power));
-            whole_polar(6, rows, cols, got, scratch);
-            oracle_to_double(count, got, m);
-            for (long i = 0; i < count; i++)
-                assert_true(isfinite(m[i]));
-            assert_true(oracle_norm2(rows, cols, m) <= 1 + 1e-5);
-            free(m), free(got), free(scratch);
-        }
-}
-
-/* What is not finite must not come out as numbers, so that the retraction sees it. */
-static void test_polar_not_finite(void **state) {
-    (void)state;
-    const float bad[] = {NAN, INFINITY};
-    for (int k = 0; k < COUNT(bad); k++) {
-        float m[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, scratch[64] = {0};
-        assert_true(whole_bjorck_scratch(6, 2) <= COUNT(scratch));
-        m[5] = bad[k];
-        whole_polar(6, 6, 2, m, scratch);
-        int lost = 0;
-        for (int i = 0; i < 12; i++)
-            lost += !isfinite(m[i]);
-        assert_true(lost > 0);
-    }
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_left),
@@ -459,10 +339,6 @@ int main(void) {
         cmocka_unit_test(test_retract_rank_deficient),
         cmocka_unit_test(test_retract_cap),
         cmocka_unit_test(test_retract_no_columns),
-        cmocka_unit_test(test_polar_spectrum),
-        cmocka_unit_test(test_polar_zero),
-        cmocka_unit_test(test_polar_tiny),
-        cmocka_unit_test(test_polar_not_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
 /* Blocks on a grid of processes: what the ranks have together is what one rank alone gets, to
  * rounding, and they succeed and fail together. */
 #include "ortho/bjorck.h"
+#include "ortho/polar.h"
 #include "ortho/tangent.h"
 
 #include "oracle.h"
@@ -61,7 +62,8 @@ static part part_open(const bcop_grid *grid, int rows, int cols) {
     assert_int_equal(bcop_rows_buffer(&p.rows), 0);
     p.size = (long)p.rows.count * cols;
     const long bjorck = bcop_bjorck_scratch(&p.rows), tangent = bcop_tangent_scratch(&p.rows);
-    p.need = bjorck > tangent ? bjorck : tangent;
+    const long polar = bcop_polar_scratch(&p.rows), most = bjorck > tangent ? bjorck : tangent;
+    p.need = polar > most ? polar : most;
     p.scratch = oracle_floats(p.need + 1);
     p.scratch[p.need] = 54321;
     return p;
@@ -135,13 +137,14 @@ static void check_polar(const bcop_grid *grid, int rows, int cols) {
     for (int k = 0; k < COUNT(SIZE); k++) {
         float *m = oracle_random_floats((uint64_t)(30 + k), (long)rows * cols, SIZE[k]);
         part p = part_open(grid, rows, cols);
-        float *own = own_rows(&p, m), *scratch = oracle_floats(whole_bjorck_scratch(rows, cols));
-        poison(&p, bcop_bjorck_scratch(&p.rows));
-        bcop_bjorck_polar(6, &p.rows, own, p.scratch);
-        whole_polar(6, rows, cols, m, scratch);
+        float *given = own_rows(&p, m), *own = oracle_floats(p.size);
+        float *scratch = oracle_floats(whole_polar_scratch(rows, cols));
+        poison(&p, bcop_polar_scratch(&p.rows));
+        bcop_polar_add(3, &p.rows, 1, given, own, p.scratch);
+        whole_polar(3, rows, cols, m, scratch);
         assert_nowhere(grid, differs(&p, m, own), "another low-accuracy factor", rows, cols);
         part_close(&p);
-        free(m), free(own), free(scratch);
+        free(m), free(given), free(own), free(scratch);
     }
 }
 

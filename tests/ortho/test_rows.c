@@ -6,6 +6,7 @@
 #include "linalg/product.h"
 #include "ortho/bjorck.h"
 #include "ortho/optimizer.h"
+#include "ortho/polar.h"
 #include "ortho/tangent.h"
 
 #include "oracle.h"
@@ -136,12 +137,13 @@ static void run_optimizer(outcome *o, const bcop_optimizer_kind *kind, const flo
 /* The functions for blocks: rows >= cols. */
 static void run_block(outcome *o, const float *w, const float *x) {
     bcop_rows *rows = &o->block.rows;
-    float *scratch = oracle_floats(bcop_bjorck_scratch(rows) + bcop_tangent_scratch(rows));
+    float *scratch = oracle_floats(bcop_bjorck_scratch(rows) + bcop_tangent_scratch(rows) +
+                                   bcop_polar_scratch(rows));
     float *u = add_wide(o, w);
     o->status = bcop_bjorck_retract(RULE, "00-conv/blocks/H", rows, u, scratch, &o->iterations);
     float *xi = add_wide(o, x);
     bcop_tangent_project(rows, u, xi, scratch);
-    bcop_bjorck_polar(6, rows, add_wide(o, x), scratch);
+    bcop_polar_add(3, rows, 0.5f, x, add_wide(o, w), scratch);
     for (int i = 0; bcop_optimizer_kinds[i]; i++)
         run_optimizer(o, bcop_optimizer_kinds[i], u, xi);
     free(scratch);

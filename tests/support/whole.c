@@ -1,11 +1,13 @@
 #include "whole.h"
 
+#include "ortho/polar.h"
 #include "ortho/tangent.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -48,8 +50,24 @@ bcop_status whole_retract(bcop_bjorck_rule rule, const char *name, int rows, int
 void whole_polar(int iterations, int rows, int cols, float *m, float *scratch) {
     whole w;
     whole_open(&w, rows, cols);
-    bcop_bjorck_polar(iterations, &w.rows, m, scratch);
+    const long size = (long)rows * cols;
+    float *given = malloc((size_t)(size + 1) * sizeof *given);
+    assert_non_null(given);
+    for (long i = 0; i < size; i++) {
+        given[i] = m[i];
+        m[i] = 0;
+    }
+    bcop_polar_add(iterations, &w.rows, 1, given, m, scratch);
+    free(given);
     whole_close(&w);
+}
+
+long whole_polar_scratch(int rows, int cols) {
+    whole w;
+    whole_open(&w, rows, cols);
+    const long size = bcop_polar_scratch(&w.rows);
+    whole_close(&w);
+    return size;
 }
 
 long whole_tangent_scratch(int rows, int cols) {
