@@ -67,6 +67,8 @@ def check_every_kind_of_layer():
                 "conv: {channels: 6, kernel: 5}, groupsort: {size: 6}, dense: {units: 4}]",
         "larger": "[conv: {channels: 8, kernel: 8, stride: 8}, maxmin, conv: {channels: 8, kernel: 7}, "
                   "maxmin, conv: {channels: 6, kernel: 4}, dense: {units: 4}]",
+        "rows": "[conv: {channels: 8, kernel: 3}, householder, dense: {units: 12}, householder, dense: "
+                "{units: 4, normalize: rows}]",
         "maps": "[conv: {channels: 8, kernel: 4, stride: 4}, maxmin, conv: {channels: 1, kernel: 3}]",
     }
     for name, model in nets.items():
