@@ -308,8 +308,8 @@ static bcop_status write_fields(const bcop_comm *comm, const char *path, const c
     for (int i = 0; i < fields && status == BCOP_OK; i++)
         if (bcop_h5_bytes(&field[i]) > 0) /* HDF5 cannot write an array without elements */
             status = write_field(comm, path, file, &field[i]);
-    if (status == BCOP_OK)
-        status = bcop_fault_at(BCOP_FAULT_CKPT_FLUSH, NULL);
+    if (status == BCOP_OK) /* flushing is collective: all or none */
+        status = bcop_comm_agree(comm, bcop_fault_at(BCOP_FAULT_CKPT_FLUSH, NULL));
     if (status == BCOP_OK && H5Fflush(file, H5F_SCOPE_GLOBAL) < 0)
         status = bcop_h5_fail(BCOP_IO, path, "flush", "the file");
     if (H5Fclose(file) < 0 && status == BCOP_OK)
