@@ -1,8 +1,7 @@
 /* Optimizers: from a gradient to a step, on blocks and on plain parameters.
  *
- * On a block the gradient is tangent (tangent.h), unless the optimizer projects by itself, and the
- * stage retracts the result; a plain parameter is stepped as usual. A kind is one file and one line
- * in optimizer_registry.c. */
+ * On a block the gradient is tangent (tangent.h) and the stage retracts the result; a plain
+ * parameter is stepped as usual. A kind is one file and one line in optimizer_registry.c. */
 #ifndef BCOP_ORTHO_OPTIMIZER_H
 #define BCOP_ORTHO_OPTIMIZER_H
 
@@ -42,8 +41,6 @@ typedef struct bcop_optimizer_kind {
     /* How many cols x cols sums over the rows of a block one step forms. NULL: none. Local. */
     int (*sums)(const void *options, const bcop_rows *rows);
     int squares; /* how many sums of squares */
-    /* The gradient of a block is not tangent yet: the step projects, and that is in the counts. */
-    bool projects;
     /* Flops of products in one step on a block, on this rank's rows. NULL: none. Local. */
     double (*flops)(const void *options, const bcop_rows *rows);
     /* value <- value - step. Allocates nothing. Collective over the rows' group. */

@@ -1,14 +1,16 @@
 /* muon: orthogonalised momentum on the manifold.
- *     M <- proj(mu M + G),   W = U - lr polar(M),   proj(A) = A - U sym(U^T A)
- * One projection takes the momentum to the tangent space at the new U and makes the gradient
- * tangent (Absil, Mahony and Sepulchre, Optimization Algorithms on Matrix Manifolds, 8.1.3: vector
- * transport by projection). The step's spectral norm is at most lr whatever the shape, so it never
- * leaves Bjorck's basin and one step size serves all layers: steepest descent under the spectral
- * norm (Bernstein and Newhouse, arXiv 2409.20325; Jordan et al., Muon, 2024), on the Stiefel
- * manifold. Plain parameters use Adam. */
+ *     M <- mu M + xi,   W = U - lr polar(M)
+ * The step's spectral norm is at most lr whatever the shape, so it never leaves Bjorck's basin and
+ * one step size serves all layers: steepest descent under the spectral norm (Bernstein and
+ * Newhouse, arXiv 2409.20325; Jordan et al., Muon, 2024), on the Stiefel manifold. Plain parameters
+ * use Adam.
+ *
+ * M sums gradients tangent at the U of their step. As U moves on they keep, relative to their size,
+ * a part normal to it of about lr for each step passed, lr mu / (1 - mu) in all, which the
+ * retraction takes out of W to first order. Projecting M again at each step costs a fifth of the
+ * update and changed no result (docs/SCALING.md). */
 #include "ortho/optimizer_kinds.h"
 #include "ortho/polar.h"
-#include "ortho/tangent.h"
 
 #include <stddef.h>
 
@@ -61,19 +63,14 @@ static int slots(bool orthonormal, bcop_slot slot[]) {
     return 1;
 }
 
-static long scratch_size(const bcop_rows *rows) {
-    const long polar = bcop_polar_scratch(rows), tangent = bcop_tangent_scratch(rows);
-    return polar > tangent ? polar : tangent;
-}
-
 static int sums(const void *options, const bcop_rows *rows) {
     (void)options;
-    return bcop_tangent_sums(rows, 0) + bcop_polar_sums(rows);
+    return bcop_polar_sums(rows);
 }
 
 static double flops(const void *options, const bcop_rows *rows) {
     const muon_options *o = options;
-    return bcop_tangent_flops(rows, 0) + bcop_polar_flops(rows, o->iterations);
+    return bcop_polar_flops(rows, o->iterations);
 }
 
 static void step_on(const void *options, const bcop_step *s) {
@@ -86,7 +83,6 @@ static void step_on(const void *options, const bcop_step *s) {
     float *m = s->state[0];
     for (long i = 0; i < s->size; i++)
         m[i] = mu * m[i] + s->gradient[i];
-    bcop_tangent_project(s->rows, s->value, m, s->scratch);
     bcop_polar_add(o->iterations, s->rows, -(float)s->lr, m, s->value, s->scratch);
 }
 
@@ -96,9 +92,8 @@ const bcop_optimizer_kind bcop_optimizer_muon = {
     .options = options_table,
     .options_size = sizeof(muon_options),
     .slots = slots,
-    .scratch = scratch_size,
+    .scratch = bcop_polar_scratch,
     .sums = sums,
     .flops = flops,
-    .projects = true,
     .step = step_on,
 };

@@ -208,11 +208,10 @@ static bcop_status update_entry(const bcop_stage *stage, bcop_stage_entry *e, do
                          .gradient = e->gradient,
                          .state = e->state,
                          .scratch = stage->scratch};
-    const bool tangent = !s.rows || stage->rule.optimizer->projects;
-    if (!tangent && p->depth > 0 && !s.rows->grid)
+    if (s.rows && p->depth > 0 && !s.rows->grid)
         bcop_tangent_project_image(s.rows, s.value, p->depth, p->image, p->right, s.gradient,
                                    s.scratch);
-    else if (!tangent)
+    else if (s.rows)
         bcop_tangent_project(s.rows, s.value, s.gradient, s.scratch);
     stage->rule.optimizer->step(stage->rule.optimizer_options, &s);
     if (!s.rows)
@@ -294,9 +293,8 @@ bcop_status bcop_stage_update(bcop_stage *stage, double lr, double bias_lr, long
 static void list_sums(const bcop_stage *stage, const bcop_stage_entry *e, int iterations,
                       bcop_traffic_visitor v) {
     const bcop_optimizer_kind *optimizer = stage->rule.optimizer;
-    int sums = bcop_bjorck_sums(&e->rows, iterations);
-    if (!optimizer->projects)
-        sums += bcop_tangent_sums(&e->rows, e->parameter->depth);
+    int sums =
+        bcop_tangent_sums(&e->rows, e->parameter->depth) + bcop_bjorck_sums(&e->rows, iterations);
     if (optimizer->sums)
         sums += optimizer->sums(stage->rule.optimizer_options, &e->rows);
     v.kind = BCOP_TRAFFIC_SUMS;
@@ -338,7 +336,7 @@ double bcop_stage_flops(const bcop_stage *stage, int i, int iterations) {
     const bcop_optimizer_kind *optimizer = stage->rule.optimizer;
     if (!e->parameter->orthonormal || e->size == 0)
         return 0;
-    return (optimizer->projects ? 0 : bcop_tangent_flops(&e->rows, e->parameter->depth)) +
+    return bcop_tangent_flops(&e->rows, e->parameter->depth) +
            bcop_bjorck_flops(&e->rows, iterations) +
            (optimizer->flops ? optimizer->flops(stage->rule.optimizer_options, &e->rows) : 0);
 }
