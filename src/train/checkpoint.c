@@ -10,10 +10,32 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* ---- the registry of the training state ----
+ *
+ * Everything that influences the future of a run and does not follow from its configuration:
+ * parameters and optimizer state, the arrays of the field table below, and these numbers.
+ * tests/train/test_registry.py sees that nothing is in neither. */
+
+static const struct {
+    const char *group, *name;
+    bcop_attribute_type type;
+    size_t at; /* in bcop_progress */
+} progress_table[] = {
+    {"/", "step", BCOP_ATTRIBUTE_LONG, offsetof(bcop_progress, step)},
+    {"/", "epoch", BCOP_ATTRIBUTE_LONG, offsetof(bcop_progress, epoch)},
+    {"/history", "best_step", BCOP_ATTRIBUTE_LONG, offsetof(bcop_progress, best_step)},
+    {"/history", "best_certified", BCOP_ATTRIBUTE_REAL, offsetof(bcop_progress, best_certified)},
+    {"/history", "best_clean", BCOP_ATTRIBUTE_REAL, offsetof(bcop_progress, best_clean)},
+    {"/history", "evaluated_step", BCOP_ATTRIBUTE_LONG, offsetof(bcop_progress, evaluated_step)},
+};
+enum { PROGRESS_COUNT = sizeof progress_table / sizeof *progress_table };
+_Static_assert(PROGRESS_COUNT * 8 == sizeof(bcop_progress), "every member is in the table");
 
 /* ---- the field table ---- */
 
@@ -203,8 +225,6 @@ static void put_placements(attributes *a, const bcop_stage *stage) {
 static void fill_attributes(attributes *a, const bcop_checkpoint *c, const bcop_experiment *e,
                             const bcop_progress *progress, const char *config,
                             const char *created) {
-    put_long(a, "/", "step", progress->step);
-    put_long(a, "/", "epoch", progress->epoch);
     put_long(a, "/", "input_height", c->model->in.height);
     put_long(a, "/", "input_width", c->model->in.width);
     put_long(a, "/", "input_channels", c->model->in.channels);
@@ -220,10 +240,13 @@ static void fill_attributes(attributes *a, const bcop_checkpoint *c, const bcop_
     put_long(a, "/sampler", "seed", e->root.seed);
     put_long(a, "/sampler", "epoch", progress->epoch);
     put_long(a, "/sampler", "step", progress->step);
-    put_long(a, "/history", "best_step", progress->best_step);
-    put_real(a, "/history", "best_certified", progress->best_certified);
-    put_real(a, "/history", "best_clean", progress->best_clean);
-    put_long(a, "/history", "evaluated_step", progress->evaluated_step);
+    for (int i = 0; i < PROGRESS_COUNT; i++) {
+        const void *member = (const char *)progress + progress_table[i].at;
+        if (progress_table[i].type == BCOP_ATTRIBUTE_LONG)
+            put_long(a, progress_table[i].group, progress_table[i].name, *(const long *)member);
+        else
+            put_real(a, progress_table[i].group, progress_table[i].name, *(const double *)member);
+    }
 }
 
 static long field_size(const bcop_field *field) {
@@ -479,14 +502,17 @@ static bcop_status read_sizes(bcop_snapshot *s) {
 static bcop_status read_progress(bcop_snapshot *s) {
     bcop_progress *p = &s->progress;
     BCOP_TRY(bcop_store_long(s->store, "/", "version", &s->version));
-    BCOP_TRY(bcop_store_long(s->store, "/", "step", &p->step));
-    BCOP_TRY(bcop_store_long(s->store, "/", "epoch", &p->epoch));
     BCOP_TRY(bcop_store_text(s->store, "/", "created", s->created, sizeof s->created));
     BCOP_TRY(bcop_store_text(s->store, "/", "software", s->software, sizeof s->software));
-    BCOP_TRY(bcop_store_long(s->store, "/history", "best_step", &p->best_step));
-    BCOP_TRY(bcop_store_real(s->store, "/history", "best_certified", &p->best_certified));
-    BCOP_TRY(bcop_store_real(s->store, "/history", "best_clean", &p->best_clean));
-    BCOP_TRY(bcop_store_long(s->store, "/history", "evaluated_step", &p->evaluated_step));
+    for (int i = 0; i < PROGRESS_COUNT; i++) {
+        void *member = (char *)p + progress_table[i].at;
+        if (progress_table[i].type == BCOP_ATTRIBUTE_LONG)
+            BCOP_TRY(
+                bcop_store_long(s->store, progress_table[i].group, progress_table[i].name, member));
+        else
+            BCOP_TRY(
+                bcop_store_real(s->store, progress_table[i].group, progress_table[i].name, member));
+    }
     if (p->step < 0 || p->epoch < 0 || p->best_step < -1 || p->best_step > p->step ||
         p->evaluated_step < -1 || p->evaluated_step > p->step || !isfinite(p->best_certified) ||
         !isfinite(p->best_clean))

@@ -34,10 +34,12 @@ def command(ranks, *arguments):
     return start + [BCOP, *map(str, arguments)]
 
 
-def bcop(*arguments, ranks=None, code=0, timeout=120, cwd=None):
-    """Runs the program, checks its exit code, returns what it said. A hang fails the check."""
+def bcop(*arguments, ranks=None, code=0, timeout=120, cwd=None, fault=None):
+    """Runs the program, checks its exit code, returns what it said. A hang fails the check. `fault`: a
+    fault point, as base/fault.h says."""
+    environment = {**os.environ, **({"BCOP_FAULT": fault} if fault else {})}
     done = subprocess.run(command(ranks, *arguments), capture_output=True, text=True,
-                          timeout=timeout, cwd=cwd, check=False)
+                          timeout=timeout, cwd=cwd, env=environment, check=False)
     result = Result(done.returncode, done.stdout, done.stderr)
     assert code is None or result.code == code, (
         f"exit code {result.code}, expected {code}: {' '.join(map(str, arguments))}\n{result.err}")
