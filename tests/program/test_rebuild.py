@@ -7,6 +7,7 @@ answers for that checkpoint of MNIST or CIFAR-10 instead."""
 import csv
 import gzip
 import os
+import shutil
 import sys
 import tempfile
 
@@ -321,6 +322,15 @@ def check_householder_and_normalised_rows():
     with h5py.File("checkpoints/rows/latest/state.h5", "r") as file:
         assert np.abs(file["layers/01-householder/angle"][()]).max() > 0.02
     compare("few", (2, 2, 1), "[dense: {units: 5, normalize: rows}]")
+
+
+def check_the_kept_file_is_read():
+    """The seed of fuzz_state: a target that refuses its seed at once finds nothing."""
+    kept = os.path.join(os.environ["BCOP_SOURCE_DIR"], "tests", "fuzz", "corpus", "state", "dense")
+    os.mkdir("kept")
+    shutil.copy(kept, "kept/state.h5")
+    layers = bcop("inspect", "kept/state.h5", "--json").json["layers"]
+    assert [(layer["kind"], layer["out"]) for layer in layers] == [("dense", [1, 1, 2])]
 
 
 def check_a_wide_dense_layer_alone():
