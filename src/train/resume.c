@@ -1,5 +1,6 @@
 #include "train/resume.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "train/compatible.h"
 #include "train/rundir.h"
@@ -86,6 +87,7 @@ static bcop_status load(const bcop_resume *r, const decision *d, bcop_progress *
                         bool *damaged) {
     bcop_snapshot snapshot;
     bcop_experiment then;
+    const double begin = bcop_clock_seconds();
     *damaged = true;
     BCOP_TRY(bcop_checkpoint_open(r->comm, d->folder, &snapshot, &then));
     const bool whole = d->source != SOURCE_PARAMETERS;
@@ -105,8 +107,9 @@ static bcop_status load(const bcop_resume *r, const decision *d, bcop_progress *
     if (status == BCOP_OK && whole && snapshot.has_manifest)
         compare_machine(r, &snapshot.manifest.origin);
     if (status == BCOP_OK)
-        bcop_log_info("%s %s (step %ld)", whole ? "continuing from" : "parameters from", d->folder,
-                      snapshot.progress.step);
+        bcop_log_info("%s %s (step %ld, read and verified in %.2f s)",
+                      whole ? "continuing from" : "parameters from", d->folder,
+                      snapshot.progress.step, bcop_clock_seconds() - begin);
     bcop_experiment_free(&then);
     bcop_checkpoint_close(&snapshot);
     return status;

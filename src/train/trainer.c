@@ -318,16 +318,19 @@ static bcop_status tidy(const trainer *t) {
 static bcop_status save(trainer *t) {
     const double begin = bcop_clock_seconds();
     const bool root = t->comm->rank == 0;
+    long bytes = 0;
     enter(t, BCOP_WATCHDOG_SAVE);
     BCOP_TRY(bcop_comm_agree(t->comm, root ? bcop_metrics_sync(t->metrics) : BCOP_OK));
     BCOP_TRY(bcop_checkpoint_write(&t->worker.checkpoint, t->experiment, t->run, &t->progress,
                                    bcop_dataset_fingerprint(t->data.split[BCOP_SPLIT_TRAIN]),
-                                   NULL));
+                                   &bytes));
     BCOP_TRY(bcop_comm_agree(t->comm, root ? tidy(t) : BCOP_OK));
     t->saved_at = bcop_clock_seconds();
     t->save_seconds = t->saved_at - begin;
     t->failed_at = 0;
     bcop_watchdog_saved(t->watchdog, t->save_seconds);
+    bcop_log_info("step %ld saved: %.1f MB in %.2f s", t->progress.step, (double)bytes / 1e6,
+                  t->save_seconds);
     return BCOP_OK;
 }
 
