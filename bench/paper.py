@@ -36,6 +36,7 @@ NETWORKS = {
     "mnist-large": ((1, 28, 28), 1.5, LARGE),
     "cifar-small": ((3, 32, 32), 0.5, SMALL),
     "cifar-large": ((3, 32, 32), 0.5, LARGE),
+    "layer-256": ((256, 8, 8), 0.5, [("conv", 256, 3, 1), ("dense", 10)]),
 }
 
 
@@ -45,13 +46,15 @@ def parse_arguments():
     parser.add_argument("--network", choices=NETWORKS, default="mnist-small")
     parser.add_argument("--what", choices=["orthogonalization", "step", "plain"],
                         default="orthogonalization")
-    parser.add_argument("--batch", type=int, default=128, help="images per step (default 128)")
+    parser.add_argument("--batch", type=int, help="images per step (default 128; of a single layer 64)")
     parser.add_argument("--rounds", type=int, default=7, help="steps measured (default 7)")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them (default 2)")
     parser.add_argument("--threads", type=int, default=2, help="of torch and BLAS (default 2)")
     parser.add_argument("--json", action="store_true", help="one object on stdout")
     parser.add_argument("--check", action="store_true", help="test the construction, then leave")
     arguments = parser.parse_args()
+    if arguments.batch is None:
+        arguments.batch = 64 if arguments.network.startswith("layer") else 128
     for name in ("batch", "rounds", "threads"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} must be at least 1")
