@@ -36,13 +36,6 @@ double bcop_pairs_margin(const bcop_model *m, const float *z, int label) {
     return margin;
 }
 
-double bcop_pairs_margin_double(const bcop_model *m, const double *z, int label) {
-    double margin = INFINITY;
-    for (int j = 0; j < m->classes; j++)
-        margin = nearer(m, margin, label, j, z[label] - z[j]);
-    return margin;
-}
-
 /* sqrt(2) / d for a loss, which must stay finite when two rows meet. */
 static double stretch(const bcop_model *m, int y, int j) {
     return y == j ? 1 : sqrt(2) / fmax(bcop_pairs_distance(m, y, j), 1e-6);

@@ -26,7 +26,6 @@ double bcop_pairs_constant(const bcop_model *model, double lipschitz);
 /* The margin t_label - max over j != label of t_j in float64: certified at eps iff it exceeds
  * sqrt(2) L eps. Local. */
 double bcop_pairs_margin(const bcop_model *model, const float *z, int label);
-double bcop_pairs_margin_double(const bcop_model *model, const double *z, int label);
 
 /* kind->evaluate on t for an image of the group, with its gradient brought back to the logits z.
  * gz not NULL, in training only: a normalised last layer is also told the slopes by the distances.
