@@ -33,7 +33,7 @@ TINY = {
 
 def tiny(name, epochs=2, **sections):
     """A configuration of 6 steps an epoch with a checkpoint after each; see program.config."""
-    train = f"{{batch: 16, lanes: 4, epochs: {epochs}, watchdog: 20}}"
+    train = f"{{batch: 16, lanes: 4, epochs: {epochs}, watchdog: 10}}"
     return config(name, **{**TINY, "train": train, **sections})
 
 
@@ -148,6 +148,11 @@ class Started:
             return file.read()
 
     @property
+    def last(self):
+        """The end of what it said."""
+        return "\n".join(x[:400] for x in self.said.splitlines()[-8:])
+
+    @property
     def errors(self):
         return [x for x in self.said.splitlines() if x.startswith("bcop: error: ")]
 
@@ -160,20 +165,24 @@ class Started:
         while not happened():
             if not self.running():
                 return False
-            assert time.monotonic() < limit, f"nothing happened in {seconds} s:\n{self.said}"
+            assert time.monotonic() < limit, f"nothing happened in {seconds} s:\n{self.last}"
             time.sleep(0.002)
         return True
+
+    def kill(self):
+        """Nothing when it has ended."""
+        if self.running():
+            for pid in [*rank_pids(self.process.pid), self.process.pid]:
+                os.kill(pid, signal.SIGKILL)
+            self.process.wait()
 
     def end(self, seconds=60):
         """The exit code. What hangs is ended hard, and is a failure."""
         try:
             return self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            for pid in rank_pids(self.process.pid):
-                os.kill(pid, signal.SIGKILL)
-            self.process.wait()
-            raise AssertionError(f"still running after {seconds} s:\n{self.said}") from None
+            self.kill()
+            raise AssertionError(f"still running after {seconds} s:\n{self.last}") from None
 
 
 def start(ranks, *arguments, **more):
