@@ -249,14 +249,14 @@ INLINE void slope_tile(const int tall, const int wide, const chunk *c, const flo
         }
         return;
     }
-    float part[TALL][BLOCK];
     UNROLLED
     for (int p = 0; p < tall; p++) {
+        float part[BLOCK] = {0};
         UNROLLED
         for (int v = 0; v < wide; v++)
-            *(vector *)(part[p] + v * LANES) = sum[p][v];
+            *(vector *)(part + v * LANES) = sum[p][v];
         for (int o = 0; o < valid; o++)
-            g[p * stride + o] += part[p][o];
+            g[p * stride + o] += part[o];
     }
 }
 
@@ -312,7 +312,7 @@ INLINE void add_outputs(const int wide, const chunk *c, int valid, float *sum) {
                     }
             }
         }
-    float part[BLOCK];
+    float part[BLOCK] = {0};
     UNROLLED
     for (int v = 0; v < wide; v++)
         *(vector *)(part + v * LANES) = (chain[0][v] + chain[1][v]) + (chain[2][v] + chain[3][v]);
