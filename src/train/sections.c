@@ -198,7 +198,7 @@ static const bcop_option checkpoint_table[] = {
      .max = 1000000,
      .fallback = "5",
      .help = "starts in a row that may fail without a new checkpoint; then the run is not started "
-             "again (70); 0: no limit"},
+             "again (78); 0: no limit"},
     {0},
 };
 

@@ -92,8 +92,9 @@ static bcop_status record_start(trainer *t, long last) {
     const long step = t->progress.step;
     const int limit = t->experiment->checkpoint.max_failures;
     BCOP_TRY(bcop_attempts_read(&t->attempts, t->run, step));
+    /* a code that nothing restarts */
     if (step < last && limit > 0 && t->attempts.crashes >= limit)
-        return bcop_status_fail(BCOP_INTERNAL,
+        return bcop_status_fail(BCOP_CONFIG,
                                 "%s: the last %ld starts all failed at step %ld without a new "
                                 "checkpoint (attempts.jsonl says how); to start it all the same: "
                                 "--set checkpoint.max_failures=0",

@@ -29,13 +29,13 @@ def check_a_run_that_always_dies():
     path = faults.tiny("loop", epochs=3, checkpoint="{min_seconds: 0.0, max_failures: 3}")
     faults.whole(path, 18)
     codes = []
-    while len(codes) < 8 and codes[-1:] != [70]:
+    while len(codes) < 8 and codes[-1:] != [78]:
         # dies in step 9, with the last checkpoint at 6, however often it is started
         at = (faults.steps("run") or [0])[-1]
         started = faults.start(2, "train", path, "--run", "run",
                                env=faults.with_fault(f"step.forward:rank=1:hit={9 - at}:kill"))
         codes.append(started.end())
-    assert codes == [137] * 4 + [70], codes  # the first got to 6, three more got no further
+    assert codes == [137] * 4 + [78], codes  # the first got to 6, three more got no further
     assert len(started.errors) == 1 and "step 6" in started.errors[0], started.said
     assert "max_failures=0" in started.errors[0], started.said
     assert faults.steps("run") == [6], "nothing is lost"

@@ -117,7 +117,7 @@ def check_failures_in_a_row():
     for _ in range(3):
         train(path, "run", code=-9, fault="step.update:hit=3")
     before = set(os.listdir("run")) - {"lock"}  # the dead one's
-    refused = train(path, "run", code=70, ranks=2)
+    refused = train(path, "run", code=78, ranks=2)
     assert len(refused.errors) == 1, refused.err
     for text in ("last 3 starts", "step 6", "checkpoint.max_failures=0", "attempts.jsonl"):
         assert text in refused.errors[0], refused.errors
