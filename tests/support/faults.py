@@ -230,7 +230,9 @@ def same_end(run, other, last, note=""):
     mine, expected = log_of_steps(run), log_of_steps(other)
     taken = [x["step"] for x in mine if x["kind"] == "train"]
     assert taken == list(range(1, last + 1)), f"{run}: steps {taken} in the log. {note}"
-    assert mine == expected, f"{run}: another log. {note}"
+    for line, other_line in zip(mine, expected):
+        assert line == other_line, f"{run}: {line} in the log, not {other_line}. {note}"
+    assert mine == expected, f"{run}: {len(mine)} lines in the log, not {len(expected)}. {note}"
 
 
 def verified(checkpoint):
