@@ -18,8 +18,12 @@ static char reason[200]; /* of the last call into HDF5 that failed: ": <innermos
 
 static herr_t take_innermost(unsigned depth, const H5E_error2_t *error, void *unused) {
     (void)unused;
-    if (depth == 0)
-        snprintf(reason, sizeof reason, ": %s", error->desc);
+    if (depth > 0)
+        return 0;
+    /* Of a system call's failure the system's own words are enough. */
+    const char key[] = "error message = '", *words = strstr(error->desc, key);
+    words = words ? words + sizeof key - 1 : error->desc;
+    snprintf(reason, sizeof reason, ": %.*s", (int)strcspn(words, "'"), words);
     return 0;
 }
 

@@ -312,7 +312,10 @@ static bcop_status write_fields(const bcop_comm *comm, const char *path, const c
         status = bcop_comm_agree(comm, bcop_fault_at(BCOP_FAULT_CKPT_FLUSH, NULL));
     if (status == BCOP_OK && H5Fflush(file, H5F_SCOPE_GLOBAL) < 0)
         status = bcop_h5_fail(BCOP_IO, path, "flush", "the file");
-    if (H5Fclose(file) < 0 && status == BCOP_OK)
+    status = bcop_comm_agree(comm, status);
+    /* Closing writes what HDF5 still has to write, and waits for ever when that fails on one rank
+       only: after a failure the handle is given up. */
+    if (status == BCOP_OK && H5Fclose(file) < 0)
         status = bcop_h5_fail(BCOP_IO, path, "close", "the file");
     return bcop_comm_agree(comm, status);
 }
@@ -440,8 +443,11 @@ bcop_status bcop_store_write(const bcop_comm *comm, const char *path, int attrib
     char work[WORK_SIZE] = "";
     const bcop_status status =
         write_file(comm, path, work, attributes, attribute, fields, field, &own);
-    if (comm->rank == 0 && status != BCOP_OK && work[0])
+    if (comm->rank == 0 && status != BCOP_OK && work[0]) {
+        const int emptied = truncate(work, 0); /* for the disk: the handle may have been given up */
+        (void)emptied;
         unlink(work);
+    }
     if (status == BCOP_OK && seal)
         *seal = own;
     else
