@@ -121,7 +121,7 @@ PER_EPOCH = 13  # steps of program.config's data
 def long_config(name):
     """A run that does not end before shorten() makes it."""
     return config(name, train="{batch: 32, lanes: 8, epochs: 100000}", evaluate="{every: 0}",
-                  schedule="{kind: constant}", checkpoint="{every_epochs: 0, every_minutes: 0}")
+                  schedule="{kind: constant}", checkpoint="{every_epochs: 0, every_minutes: 0, min_seconds: 0}")
 
 
 def shorten(path, folder):

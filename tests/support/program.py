@@ -2,6 +2,7 @@
 
 Each test script is a list of functions named check_*; main() runs them in order in a private folder,
 prints one line per check, and exits non-zero when one failed."""
+import atexit
 import json
 import os
 import shutil
@@ -30,8 +31,17 @@ class Result:
 
 def command(ranks, *arguments):
     """The command line of the program alone (ranks None) or under mpirun."""
-    start = [] if ranks is None else ["mpirun", "-q", "-n", str(ranks)]
+    start = [] if ranks is None else ["mpirun", "-q", "--mca", "orte_tmpdir_base", session_folder(),
+                                      "-n", str(ranks)]
     return start + [BCOP, *map(str, arguments)]
+
+
+def session_folder():
+    """A folder for one mpirun's session: of two that share one, the first to end takes it from under
+    the other that begins."""
+    folder = tempfile.mkdtemp(prefix="bcop-mpi-", dir="/tmp")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def bcop(*arguments, ranks=None, code=0, timeout=120, cwd=None, fault=None):
