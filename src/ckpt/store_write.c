@@ -1,7 +1,8 @@
 /* bcop_store_write, in three parts. First rank 0 alone makes the file with everything but the
  * arrays' values, and takes the disk space: what can fail there (a full disk above all) fails
  * outside of any collective call, and the bytes do not depend on the number of ranks. Then all
- * ranks open the file, write the values and hash them. At last all read each other's blocks back.
+ * ranks write the values where they belong, through MPI, and hash them. At last all read each
+ * other's blocks back.
  */
 #include "base/fault.h"
 #include "base/file.h"
@@ -20,6 +21,8 @@
 enum { COMPACT_ATTRIBUTES = 64 };
 
 enum { WORK_SIZE = 4096 }; /* a file name with its end */
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "arrays are written as they are");
 
 static bcop_status check_tables(const char *path, int attributes, const bcop_attribute attribute[],
                                 int fields, const bcop_field field[]) {
@@ -232,91 +235,45 @@ static long first_row(const bcop_comm *comm, const bcop_field *field, int rank) 
     return rank * each + (rank < more ? rank : more);
 }
 
-/* One collective write: this rank gives its share of the rows. */
-struct transfer {
-    hid_t set, in_file, in_memory, how;
-    const char *data;
-};
-
-static bool transfer_open(struct transfer *t, const bcop_comm *comm, hid_t file,
-                          const bcop_field *field) {
-    const long first = first_row(comm, field, comm->rank);
-    const long mine = first_row(comm, field, comm->rank + 1) - first;
-    const long row_bytes = bcop_h5_bytes(field) / field->size[0];
-    hsize_t start[4] = {(hsize_t)first}, count[4] = {(hsize_t)mine};
-    for (int d = 1; d < field->dimensions; d++)
-        count[d] = (hsize_t)field->size[d];
-
-    t->data = (const char *)field->data + first * row_bytes;
-    t->set = H5Dopen2(file, field->path, H5P_DEFAULT);
-    t->in_file = t->set < 0 ? H5I_INVALID_HID : H5Dget_space(t->set);
-    t->in_memory = H5Screate_simple(field->dimensions, count, NULL);
-    t->how = H5Pcreate(H5P_DATASET_XFER);
-    if (t->in_file < 0 || t->in_memory < 0 || H5Pset_dxpl_mpio(t->how, H5FD_MPIO_COLLECTIVE) < 0)
-        return false;
-    if (mine == 0) /* still takes part in the collective call */
-        return H5Sselect_none(t->in_file) >= 0 && H5Sselect_none(t->in_memory) >= 0;
-    return H5Sselect_hyperslab(t->in_file, H5S_SELECT_SET, start, NULL, count, NULL) >= 0;
-}
-
-static void transfer_close(struct transfer *t) {
-    if (t->how >= 0)
-        H5Pclose(t->how);
-    if (t->in_memory >= 0)
-        H5Sclose(t->in_memory);
-    if (t->in_file >= 0)
-        H5Sclose(t->in_file);
-    if (t->set >= 0)
-        H5Dclose(t->set);
-}
-
-static bcop_status write_field(const bcop_comm *comm, const char *path, hid_t file,
-                               const bcop_field *field) {
-    struct transfer t;
-    bcop_status status = bcop_fault_at(BCOP_FAULT_CKPT_WRITE, NULL);
-    if (!transfer_open(&t, comm, file, field))
-        status = bcop_h5_fail(BCOP_IO, path, "prepare writing", field->path);
-    status = bcop_comm_agree(comm, status);
-    if (status == BCOP_OK) {
-        if (H5Dwrite(t.set, bcop_h5_memory_type(field->type), t.in_memory, t.in_file, t.how,
-                     t.data) < 0)
-            status = bcop_h5_fail(BCOP_IO, path, "write", field->path);
+/* One collective write: this rank gives its share of the rows, a GiB at a time. */
+static bcop_status write_field(const bcop_comm *comm, const char *path, MPI_File file,
+                               const bcop_field *field, long offset) {
+    const long piece = 1L << 30, row_bytes = bcop_h5_bytes(field) / field->size[0];
+    const long begin = first_row(comm, field, comm->rank) * row_bytes;
+    const long end = first_row(comm, field, comm->rank + 1) * row_bytes;
+    const long longest = (field->size[0] + comm->size - 1) / comm->size * row_bytes;
+    bcop_status status = bcop_comm_agree(comm, bcop_fault_at(BCOP_FAULT_CKPT_WRITE, NULL));
+    for (long done = 0; done < longest && status == BCOP_OK; done += piece) {
+        const long from = begin + done < end ? begin + done : end;
+        const long bytes = end - from < piece ? end - from : piece;
+        if (MPI_File_write_at_all(file, offset + from, (const char *)field->data + from, (int)bytes,
+                                  MPI_BYTE, MPI_STATUS_IGNORE) != MPI_SUCCESS)
+            status = bcop_status_fail(BCOP_IO, "%s: cannot write %s: %s", path, field->path,
+                                      strerror(errno));
         status = bcop_comm_agree(comm, status);
     }
-    transfer_close(&t);
     return status;
 }
 
-static hid_t open_together(const bcop_comm *comm, const char *path) {
-    const hid_t access = bcop_h5_access();
-    H5Pset_fapl_mpio(access, comm->handle, MPI_INFO_NULL);
-    H5Pset_all_coll_metadata_ops(access, true);
-    H5Pset_coll_metadata_write(access, true);
-    const hid_t file = H5Fopen(path, H5F_ACC_RDWR, access);
-    H5Pclose(access);
-    return file;
-}
-
-/* The second half. */
+/* The second half, straight to where HDF5 has placed the arrays: a file that is open in HDF5 on all
+   ranks is written to once more as it closes, and when that fails on one rank the others wait for
+   ever. */
 static bcop_status write_fields(const bcop_comm *comm, const char *path, const char *work,
-                                int fields, const bcop_field field[]) {
+                                int fields, const bcop_field field[], const bcop_seal *seal) {
+    MPI_File file;
     bcop_status status = BCOP_OK;
-    const hid_t file = open_together(comm, work);
-    if (file < 0)
-        status = bcop_h5_fail(BCOP_IO, path, "open", "the file on every rank");
+    if (MPI_File_open(comm->handle, work, MPI_MODE_WRONLY, MPI_INFO_NULL, &file) != MPI_SUCCESS)
+        status = bcop_status_fail(BCOP_IO, "%s: cannot be opened on every rank", path);
     BCOP_TRY(bcop_comm_agree(comm, status));
     for (int i = 0; i < fields && status == BCOP_OK; i++)
-        if (bcop_h5_bytes(&field[i]) > 0) /* HDF5 cannot write an array without elements */
-            status = write_field(comm, path, file, &field[i]);
-    if (status == BCOP_OK) /* flushing is collective: all or none */
+        if (bcop_h5_bytes(&field[i]) > 0)
+            status = write_field(comm, path, file, &field[i], seal->array[i].offset);
+    if (status == BCOP_OK) /* syncing is collective: all or none */
         status = bcop_comm_agree(comm, bcop_fault_at(BCOP_FAULT_CKPT_FLUSH, NULL));
-    if (status == BCOP_OK && H5Fflush(file, H5F_SCOPE_GLOBAL) < 0)
-        status = bcop_h5_fail(BCOP_IO, path, "flush", "the file");
-    status = bcop_comm_agree(comm, status);
-    /* Closing writes what HDF5 still has to write, and waits for ever when that fails on one rank
-       only: after a failure the handle is given up. */
-    if (status == BCOP_OK && H5Fclose(file) < 0)
-        status = bcop_h5_fail(BCOP_IO, path, "close", "the file");
+    if (status == BCOP_OK && MPI_File_sync(file) != MPI_SUCCESS)
+        status = bcop_status_fail(BCOP_IO, "%s: cannot be synced: %s", path, strerror(errno));
+    if (MPI_File_close(&file) != MPI_SUCCESS && status == BCOP_OK)
+        status = bcop_status_fail(BCOP_IO, "%s: cannot be closed: %s", path, strerror(errno));
     return bcop_comm_agree(comm, status);
 }
 
@@ -401,7 +358,6 @@ static bcop_status read_back(const bcop_comm *comm, const char *work, const bcop
     BCOP_TRY(bcop_comm_agree(comm, status));
     bcop_comm_broadcast(comm, &seal->bytes, sizeof seal->bytes, 0);
     bcop_comm_broadcast(comm, &seal->structure, sizeof seal->structure, 0);
-    bcop_comm_broadcast(comm, seal->array, seal->count * (long)sizeof *seal->array, 0);
     const struct reading reading = {comm, field, seal};
     status = bcop_fault_at(BCOP_FAULT_CKPT_VERIFY, NULL);
     if (status == BCOP_OK)
@@ -426,7 +382,8 @@ static bcop_status write_file(const bcop_comm *comm, const char *path, char work
     }
     BCOP_TRY(bcop_comm_agree(comm, status));
     bcop_comm_broadcast(comm, work, WORK_SIZE, 0);
-    BCOP_TRY(write_fields(comm, path, work, fields, field));
+    bcop_comm_broadcast(comm, seal->array, seal->count * (long)sizeof *seal->array, 0);
+    BCOP_TRY(write_fields(comm, path, work, fields, field, seal));
     hash_blocks(comm, field, seal);
     BCOP_TRY(bcop_comm_agree(comm, comm->rank == 0 ? sync_file(path, work) : BCOP_OK));
     BCOP_TRY(read_back(comm, work, field, seal));
@@ -443,11 +400,8 @@ bcop_status bcop_store_write(const bcop_comm *comm, const char *path, int attrib
     char work[WORK_SIZE] = "";
     const bcop_status status =
         write_file(comm, path, work, attributes, attribute, fields, field, &own);
-    if (comm->rank == 0 && status != BCOP_OK && work[0]) {
-        const int emptied = truncate(work, 0); /* for the disk: the handle may have been given up */
-        (void)emptied;
+    if (comm->rank == 0 && status != BCOP_OK && work[0])
         unlink(work);
-    }
     if (status == BCOP_OK && seal)
         *seal = own;
     else
