@@ -41,7 +41,7 @@ static bcop_status print_json(const arguments *a, const bcop_reals *eps, const b
     for (int i = 0; i < eps->count; i++)
         json_object_set_new(radii, eps->text[i],
                             json_pack("{s:f, s:f, s:I}", "accuracy", outcomes[i].accuracy,
-                                      "certified", v->certified[i], "violations",
+                                      "certified", outcomes[i].certified, "violations",
                                       (json_int_t)outcomes[i].violations));
     return bcop_json_print(json_pack("{s:s, s:I, s:f, s:s, s:i, s:i, s:o}", "split", a->split,
                                      "examples", (json_int_t)v->examples, "clean", v->clean,

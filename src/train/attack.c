@@ -232,7 +232,8 @@ static void confirm(bcop_attack *a, int n, const double *distance, double *exact
         for (int i = 0; i < images; i++, z += classes) {
             const bcop_verdict v =
                 bcop_certificate_judge(a->certificate, i, z, a->label[first + i]);
-            exact[first + i] = v.margin > 0 ? INFINITY : distance[first + i];
+            if (!(v.margin > 0))
+                exact[first + i] = fmin(exact[first + i], distance[first + i]);
         }
     }
 }
@@ -240,10 +241,11 @@ static void confirm(bcop_attack *a, int n, const double *distance, double *exact
 void bcop_attack_images(bcop_attack *a, const bcop_attack_rule *rule, long first, int n,
                         double *least, double *distance, double *exact) {
     for (int i = 0; i < n; i++)
-        least[i] = distance[i] = INFINITY;
+        least[i] = distance[i] = exact[i] = INFINITY;
     memcpy(a->found, a->x, (size_t)(n * bcop_shape_size(a->model->in)) * sizeof *a->x);
     for (int r = 0; r < (rule->fgsm ? 1 : rule->restarts); r++)
         search(a, rule, first, n, r, least, distance);
+    confirm(a, n, distance, exact); /* bisection ends where float32 changes its mind, not float64 */
     bisect(a, n, least, distance);
     confirm(a, n, distance, exact);
 }

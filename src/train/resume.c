@@ -173,7 +173,8 @@ bcop_status bcop_resume_start(const bcop_resume *r, bcop_progress *progress) {
         const bcop_status status = load(r, &d, progress, &damaged);
         if (status == BCOP_OK)
             break;
-        if (!damaged || status != BCOP_BAD_DATA || d.source != SOURCE_OWN)
+        const bool unusable = status == BCOP_BAD_DATA || status == BCOP_NO_INPUT;
+        if (!damaged || !unusable || d.source != SOURCE_OWN)
             return status;
         BCOP_TRY(bcop_comm_agree(r->comm, root ? step_back(r, &d, &all) : BCOP_OK));
         bcop_comm_broadcast(r->comm, &d, sizeof d, 0);

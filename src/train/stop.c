@@ -3,11 +3,13 @@
 #include "base/clock.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t system_asked, person_asked;
+static volatile sig_atomic_t system_asked;
+static atomic_int person_asked; /* how often: two threads may take two signals at once */
 static char stop_file[4096 + 16];
 static double looked_at;
 
@@ -16,11 +18,10 @@ static void on_signal(int number) {
         system_asked = 1;
         return;
     }
-    if (person_asked) {
+    if (atomic_fetch_add(&person_asked, 1) > 0) {
         signal(number, SIG_DFL);
         raise(number); /* comes when this handler has returned */
     }
-    person_asked = 1;
 }
 
 void bcop_stop_install(void) {
@@ -45,7 +46,7 @@ bcop_status bcop_stop_requested(void) {
     if (stop_file[0] && !person_asked && now - looked_at >= 1) {
         looked_at = now;
         if (access(stop_file, F_OK) == 0)
-            person_asked = 1;
+            person_asked++;
     }
     if (person_asked)
         return BCOP_STOPPED;
@@ -55,7 +56,7 @@ bcop_status bcop_stop_requested(void) {
     return file && access(file, F_OK) == 0 ? BCOP_STOPPED : BCOP_INTERRUPTED;
 }
 
-void bcop_stop_obeyed(void) {
-    if (stop_file[0] && person_asked)
+void bcop_stop_obeyed(bool finished) {
+    if (stop_file[0] && (finished || person_asked))
         unlink(stop_file);
 }

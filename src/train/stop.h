@@ -9,6 +9,8 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
+
 /* Installs the handlers. Writing to a full pipe's other end or beyond a file size limit becomes an
  * error instead of a signal. Local. */
 void bcop_stop_install(void);
@@ -21,7 +23,8 @@ void bcop_stop_watch(const char *run);
  * a second. Local. */
 bcop_status bcop_stop_requested(void);
 
-/* Removes RUN/stop when this rank knows of a person's request: it was obeyed. Local. */
-void bcop_stop_obeyed(void);
+/* Removes RUN/stop when this rank knows of a person's request, which was obeyed, or when the run
+ * has come to its end and there is nothing left to stop. Local. */
+void bcop_stop_obeyed(bool finished);
 
 #endif

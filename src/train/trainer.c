@@ -487,8 +487,8 @@ bcop_status bcop_trainer_run(const bcop_comm *comm, const bcop_experiment *exper
         snprintf(t.run, sizeof t.run, "checkpoints/%s", experiment->root.name);
     bcop_stop_install();
     const bcop_status status = run(&t);
-    if (comm->rank == 0 && (status == BCOP_STOPPED || status == BCOP_IO))
-        bcop_stop_obeyed();
+    if (comm->rank == 0 && (status == BCOP_OK || status == BCOP_STOPPED || status == BCOP_IO))
+        bcop_stop_obeyed(status == BCOP_OK);
     bcop_attempts_end(&t.attempts, (int)status, t.progress.step, t.progress.step - t.first);
     tear_down(&t);
     return status;
