@@ -145,7 +145,8 @@ def fail_for_a_while(path, calls, error, victim):
 
 def check_calls_that_fail_for_a_while():
     endless = "{batch: 16, lanes: 4, epochs: 100000, watchdog: 10}"
-    path = os.path.abspath(faults.tiny("call", train=endless))
+    # a pause between tries: without one every step would try, and say so
+    path = os.path.abspath(faults.tiny("call", train=endless, checkpoint="{min_seconds: 0.05}"))
     wrong = []
     for number, (calls, error) in enumerate(FAILURES):
         for victim in victims(number):
