@@ -183,6 +183,7 @@ static bcop_status run_square(void *of) {
 
 static bcop_status run_peak(void *of) {
     trial *t = of;
+    t->peak_sink = 0;
     t->peak_flops = bcop_direct_peak(ROUNDS, &t->peak_sink);
     return BCOP_OK;
 }

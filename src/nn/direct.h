@@ -40,7 +40,7 @@ void bcop_direct_slope(const bcop_direct *d, int n, const float *x, long x_image
                        long gy_image, float *g, float *sum);
 
 /* Fused multiply-adds of `rounds` rounds that touch no memory, what any of this is measured
- * against: their number of flops is returned, the result goes to *sink. */
+ * against: their number of flops is returned, the result goes to *sink, which is zero before. */
 double bcop_direct_peak(long rounds, float *sink);
 
 #endif

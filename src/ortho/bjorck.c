@@ -299,7 +299,7 @@ bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_ro
     const double tolerance = 0.75 * rule.tolerance * sqrt(cols), enough = 0.5 * tolerance;
     iterate it = open(rows, w, scratch);
     const method *m = it.method;
-    double first;
+    bool far;
     do {
         m->gram(&it);
         double e = m->distance(&it), x = reach(&it, e, enough);
@@ -312,7 +312,7 @@ bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_ro
             e = m->distance(&it);
             x = reach(&it, e, enough);
         }
-        first = e;
+        far = x > near && e > tolerance;
         while (!(e <= tolerance)) {
             if (*iterations == rule.max_iterations)
                 return bcop_status_fail(BCOP_DIVERGED,
@@ -328,8 +328,8 @@ bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_ro
             x = reach(&it, e, enough);
         }
         m->close(&it);
-        /* Far from the manifold the small iteration's Z is ill-conditioned and its G drifts from
-           that of W Z: look again. */
-    } while (it.tall && first > 0.25 && first > tolerance);
+        /* Far from the manifold the small iteration's Z is ill-conditioned (the singular values of
+           W squared are within x of 1) and its G drifts from that of W Z: look again. */
+    } while (it.tall && far);
     return BCOP_OK;
 }
