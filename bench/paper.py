@@ -20,6 +20,7 @@ Exits with 77 where they are missing.
 import argparse
 import json
 import os
+import resource
 import statistics
 import sys
 import sysconfig
@@ -90,8 +91,11 @@ def load_torch(threads):
 
 
 def measure(paper_net, arguments):
-    """Milliseconds of each measured step."""
+    """Milliseconds of each measured step, and the MiB that the net and its steps added at most to
+    this process."""
     image, radius, layers = NETWORKS[arguments.network]
+    with open("/proc/self/status", encoding="ascii") as file:
+        before = next(int(line.split()[1]) for line in file if line.startswith("VmRSS:"))
     net = paper_net.build(image, layers)
     if arguments.what == "plain":
         paper_net.free(net)
@@ -104,7 +108,8 @@ def measure(paper_net, arguments):
         start = time.perf_counter()
         step()
         times.append(round(1e3 * (time.perf_counter() - start), 3))
-    return times[arguments.warmup:]
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return times[arguments.warmup:], (most - before) / 1024
 
 
 def check_kernel(torch, paper_net, c_in, c_out, k):
@@ -143,9 +148,10 @@ def main():
     import paper_net
     if arguments.check:
         return check(torch, paper_net)
-    times = measure(paper_net, arguments)
+    times, memory = measure(paper_net, arguments)
     result = {"network": arguments.network, "what": arguments.what, "batch": arguments.batch,
               "threads": arguments.threads, "torch": torch.__version__, "times_ms": times,
+              "memory_mib": memory,
               "median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times)}
     print(json.dumps(result) if arguments.json else
           "{network} {what}: {median_ms} ms (min {min_ms}, max {max_ms})".format(**result))

@@ -3,6 +3,7 @@
 #include "app/bench_timing.h"
 #include "app/configuration.h"
 #include "base/clock.h"
+#include "base/host.h"
 #include "base/log.h"
 #include "train/samedata.h"
 #include "train/worker.h"
@@ -18,11 +19,13 @@ typedef struct run {
     bcop_prefetch *prefetch;
     double *seconds; /* [BCOP_PHASES + 1][steps], owned; the last is the whole step */
     double iterations;
+    double memory;     /* bytes that the net and its steps added to this process */
     bcop_traffic sent; /* in all measured steps */
 } run;
 
 static bcop_status set_up(run *r) {
     const bcop_comm *comm = r->task->comm;
+    r->memory = -(double)bcop_host_memory();
     BCOP_TRY(bcop_comm_agree(comm, bcop_worker_open_data(r->experiment, &r->data)));
     for (int split = 0; split < 3; split++)
         BCOP_TRY(bcop_samedata_check(comm, r->data.split[split], (bcop_split)split));
@@ -69,6 +72,7 @@ static bcop_status take_steps(run *r) {
         r->seconds[BCOP_PHASES * steps + i - warmup] = bcop_clock_seconds() - begin;
         r->iterations += r->worker.iterations;
     }
+    r->memory += (double)bcop_host_memory();
     const bcop_traffic after = bcop_traffic_read();
     for (int k = 0; k < BCOP_TRAFFIC_KINDS; k++) {
         r->sent.messages[k] = after.messages[k] - before.messages[k];
@@ -99,6 +103,9 @@ static void report_phases(const run *r, json_t *json) {
     json_object_set_new(json, "step", json_pack("{s:f}", "median_ms", median[BCOP_PHASES]));
     json_object_set_new(json, "images_per_second", json_real(images));
     json_object_set_new(json, "iterations", json_real(r->iterations / steps));
+    bcop_log_info("  %-10s %10.3f MiB on all ranks, the data's files apart", "memory",
+                  r->memory / (1 << 20));
+    json_object_set_new(json, "memory_mib", json_real(r->memory / (1 << 20)));
 }
 
 /* The machine of a plan, as this rank showed it: everything that layers do, and everything that an
@@ -146,7 +153,7 @@ static bcop_status report(run *r) {
     for (int i = 0; i < (BCOP_PHASES + 1) * steps; i++)
         r->seconds[i] = bcop_comm_max(comm, r->seconds[i]);
     const size_t cells = (size_t)comm->size * BCOP_TRAFFIC_KINDS;
-    double *sent = calloc(2 * cells, sizeof *sent);
+    double *sent = calloc(2 * cells + (size_t)comm->size, sizeof *sent);
     BCOP_TRY(bcop_comm_agree(
         comm, sent ? BCOP_OK
                    : bcop_status_fail(BCOP_INTERNAL, "out of memory for %d ranks", comm->size)));
@@ -154,7 +161,11 @@ static bcop_status report(run *r) {
         sent[comm->rank * BCOP_TRAFFIC_KINDS + k] = (double)r->sent.bytes[k];
         sent[cells + (size_t)(comm->rank * BCOP_TRAFFIC_KINDS + k)] = (double)r->sent.messages[k];
     }
-    bcop_comm_merge(comm, sent, 2 * (long)cells);
+    sent[2 * cells + (size_t)comm->rank] = r->memory;
+    bcop_comm_merge(comm, sent, 2 * (long)cells + comm->size);
+    r->memory = 0;
+    for (int rank = 0; rank < comm->size; rank++)
+        r->memory += sent[2 * cells + (size_t)rank];
     if (comm->rank == 0) {
         json_t *json = json_object();
         report_phases(r, json);

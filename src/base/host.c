@@ -32,3 +32,16 @@ const char *bcop_host_cpu(void) {
         strcpy(model, "unknown");
     return model;
 }
+
+long bcop_host_memory(void) {
+    FILE *file = fopen("/proc/self/status", "r");
+    char line[256];
+    long total = 0, kibibytes;
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "RssAnon: %ld", &kibibytes) == 1 ||
+            sscanf(line, "RssShmem: %ld", &kibibytes) == 1)
+            total += 1024 * kibibytes;
+    if (file)
+        fclose(file);
+    return total;
+}

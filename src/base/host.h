@@ -11,4 +11,8 @@ const char *bcop_host_job(void);
 /* The CPU's model, "unknown" when the system does not say. Local. */
 const char *bcop_host_cpu(void);
 
+/* Bytes of this process in memory that no file holds: its own and what it shares; 0 when the system
+ * does not say. Local. */
+long bcop_host_memory(void);
+
 #endif
