@@ -96,6 +96,7 @@ static bcop_status build(bcop_network *n, const bcop_comm *comm, const source *f
                                  n->model->parameter));
     }
     n->arena.name = "evaluation";
+    n->arena.apart = true; /* what the file holds is looked at after the bounds are computed */
     plan(n, comm);
     BCOP_TRY(bcop_arena_reserve(&n->arena));
     plan(n, comm);

@@ -9,19 +9,25 @@
  *     BCOP_TRY(bcop_arena_reserve(&arena));
  *     plan(&arena);                        // assigns
  *
+ * Memory that is needed for a while only is borrowed, by one after the other: each begins a turn,
+ * and all turns lie in the same place, which is as large as the largest.
+ *
  * So running out of memory happens at start-up only, with the number of bytes that were wanted. */
 #ifndef BCOP_BASE_ARENA_H
 #define BCOP_BASE_ARENA_H
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef struct bcop_arena {
-    const char *name;    /* for messages; not owned */
-    unsigned char *base; /* owned; NULL while measuring */
-    size_t used;         /* bytes taken so far in this pass */
-    size_t size;         /* bytes reserved */
+    const char *name;      /* for messages; not owned */
+    bool apart;            /* nothing is overwritten by others: turns lie side by side */
+    unsigned char *base;   /* owned; NULL while measuring */
+    size_t used;           /* bytes taken so far in this pass */
+    size_t borrowed, most; /* in this turn so far, and in the largest turn of this pass */
+    size_t kept, size;     /* bytes reserved: of them taken for good, and all */
 } bcop_arena;
 
 /* `count` elements of `size` bytes, aligned to 64 bytes, zeroed at reservation; NULL while
@@ -30,6 +36,14 @@ void *bcop_arena_take(bcop_arena *arena, long count, size_t size);
 
 /* `count` floats; bcop_arena_take for the commonest case. Local. */
 float *bcop_arena_floats(bcop_arena *arena, long count);
+
+/* Begins a turn: what is borrowed from here on may overwrite what was borrowed before. Local. */
+void bcop_arena_turn(bcop_arena *arena);
+
+/* As bcop_arena_take and bcop_arena_floats, but lent until the next user's turn to work: what it
+ * holds then is anything. Local. */
+void *bcop_arena_borrow(bcop_arena *arena, long count, size_t size);
+float *bcop_arena_borrow_floats(bcop_arena *arena, long count);
 
 /* Allocates what was measured and starts the second pass. BCOP_INTERNAL with the number of bytes
  * when the system has no such memory. Local. */

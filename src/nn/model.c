@@ -183,9 +183,9 @@ static void take_layer(bcop_model *m, int i, bcop_arena *arena) {
             bcop_arena_floats(arena, bcop_parameter_size(&layer->parameter[p]));
     if (layer->kind->take)
         layer->kind->take(layer, m->training, arena);
-    m->saved[i] = bcop_arena_floats(arena, m->group * layer->saved);
+    m->saved[i] = bcop_arena_borrow_floats(arena, m->group * layer->saved);
     if (m->training && in_tail(m, i) && layer->parameters > 0 && !layer->factored)
-        m->slope[i] = bcop_arena_floats(arena, m->group * bcop_shape_size(layer->out));
+        m->slope[i] = bcop_arena_borrow_floats(arena, m->group * bcop_shape_size(layer->out));
 }
 
 void bcop_model_plan(bcop_model *m, int run, int group, bool training, bcop_arena *arena) {
@@ -194,6 +194,7 @@ void bcop_model_plan(bcop_model *m, int run, int group, bool training, bcop_aren
     m->training = training;
     long narrow = m->tail > 0 ? bcop_shape_size(m->in) : 0, wide = m->classes, scratch = 0,
          bound = 0;
+    bcop_arena_turn(arena);
     for (int i = 0; i < m->count; i++) {
         bcop_layer *layer = &m->layer[i];
         const int images = in_tail(m, i) ? group : run;
@@ -206,11 +207,12 @@ void bcop_model_plan(bcop_model *m, int run, int group, bool training, bcop_aren
         bound = larger(bound, layer->bound_work);
     }
     for (int side = 0; side < 2; side++) {
-        m->narrow[side] = bcop_arena_floats(arena, run * narrow);
-        m->wide[side] = bcop_arena_floats(arena, group * wide);
+        m->narrow[side] = bcop_arena_borrow_floats(arena, run * narrow);
+        m->wide[side] = bcop_arena_borrow_floats(arena, group * wide);
     }
-    m->scratch = bcop_arena_floats(arena, scratch);
-    m->bound_work = bcop_arena_take(arena, bound, sizeof(double));
+    m->scratch = bcop_arena_borrow_floats(arena, scratch);
+    bcop_arena_turn(arena);
+    m->bound_work = bcop_arena_borrow(arena, bound, sizeof(double));
 }
 
 /* ---- running it ---- */

@@ -160,8 +160,9 @@ void bcop_stage_plan(bcop_stage *stage, bcop_arena *arena) {
         scratch = larger(scratch, scratch_for(stage, e));
         sums = larger(sums, e->rows.count > 0 ? bcop_rows_buffer(&e->rows) : 0);
     }
-    stage->scratch = bcop_arena_floats(arena, scratch);
-    float *buffer = bcop_arena_floats(arena, sums);
+    bcop_arena_turn(arena);
+    stage->scratch = bcop_arena_borrow_floats(arena, scratch);
+    float *buffer = bcop_arena_borrow_floats(arena, sums);
     for (int i = 0; buffer && i < stage->count; i++)
         if (stage->entry[i].rows.count > 0)
             bcop_rows_attach(&stage->entry[i].rows, buffer);

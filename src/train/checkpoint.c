@@ -93,7 +93,7 @@ static void add_slots(bcop_checkpoint *c, int index, bcop_arena *arena) {
                             .unit = "1",
                             .help = "optimizer state"};
         if (divided)
-            field.data = bcop_arena_floats(arena, field.size[0] * field.size[1]);
+            field.data = bcop_arena_borrow_floats(arena, field.size[0] * field.size[1]);
         else if (stage->entry)
             field.data = stage->entry[index].state[s];
         snprintf(field.path, sizeof field.path, "/optimizer/%s/%s", p->name, slot[s].name);
@@ -134,9 +134,10 @@ static void move_slots(bcop_checkpoint *c, bool collect) {
 void bcop_checkpoint_plan(bcop_checkpoint *c, const bcop_comm *comm, bcop_model *model,
                           const bcop_stage *stage, bcop_arena *arena) {
     *c = (bcop_checkpoint){.comm = comm, .model = model, .stage = stage};
+    bcop_arena_turn(arena);
     c->stored = bcop_arena_take(arena, model->count, sizeof *c->stored);
     for (int i = 0; i < model->count; i++) {
-        float *stored = bcop_arena_floats(arena, bcop_layer_stored_count(&model->layer[i]));
+        float *stored = bcop_arena_borrow_floats(arena, bcop_layer_stored_count(&model->layer[i]));
         if (c->stored)
             c->stored[i] = stored;
     }

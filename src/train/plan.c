@@ -158,7 +158,7 @@ static void add_worker(const bcop_worker *w, int iterations, bcop_plan_rank rank
     bcop_plan_rank *r = &rank[l.me];
     r->lanes = w->exchange.sums.run.count;
     r->images = r->lanes * w->model->run;
-    r->bytes = w->arena.used;
+    r->bytes = w->arena.used + w->arena.most;
     for (int c = 0; c < BCOP_MEMORIES; c++)
         r->memory[c] = w->memory[c];
     add_layers(w, r);

@@ -48,8 +48,8 @@ const char *bcop_worker_phase(bcop_phase phase) {
 }
 
 const char *bcop_worker_memory(bcop_memory memory) {
-    static const char *const name[BCOP_MEMORIES] = {"model",    "stage", "state",
-                                                    "exchange", "save",  "evaluate"};
+    static const char *const name[BCOP_MEMORIES] = {"model",    "stage",    "state",
+                                                    "exchange", "evaluate", "turns"};
     return name[memory];
 }
 
@@ -120,11 +120,11 @@ static void plan(bcop_worker *w) {
     bcop_exchange_plan(&w->exchange, arena);
     mark[BCOP_MEMORY_EXCHANGE + 1] = arena->used;
     bcop_checkpoint_plan(&w->checkpoint, w->comm, w->model, &w->stage, arena);
-    mark[BCOP_MEMORY_SAVE + 1] = arena->used;
     evaluators(w);
     w->record = bcop_arena_take(arena, record_length(w), sizeof(double));
     w->logit_gradient = bcop_arena_floats(arena, (long)w->model->group * w->model->classes);
     mark[BCOP_MEMORY_EVALUATE + 1] = arena->used;
+    mark[BCOP_MEMORY_TURNS + 1] = arena->used + arena->most;
     for (int i = 0; i < BCOP_MEMORIES; i++)
         w->memory[i] = mark[i + 1] - mark[i];
 }

@@ -35,12 +35,13 @@ const char *bcop_worker_phase(bcop_phase phase);
 
 /* Parts of a rank's memory. */
 typedef enum bcop_memory {
-    BCOP_MEMORY_MODEL,    /* operators, activations */
-    BCOP_MEMORY_STAGE,    /* parameters, their gradients, scratch */
+    BCOP_MEMORY_MODEL,    /* operators */
+    BCOP_MEMORY_STAGE,    /* parameters, their gradients */
     BCOP_MEMORY_STATE,    /* optimizer state of what this rank holds */
     BCOP_MEMORY_EXCHANGE, /* gradients and factors on their way */
-    BCOP_MEMORY_SAVE,     /* copies for checkpoints */
     BCOP_MEMORY_EVALUATE, /* evaluation and the step's record */
+    BCOP_MEMORY_TURNS,    /* in turn: activations, scratch of the stage and of bounds, copies for
+                             checkpoints */
     BCOP_MEMORIES
 } bcop_memory;
 

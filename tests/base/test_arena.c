@@ -60,6 +60,38 @@ static void two_passes_give_disjoint_zeroed_pieces(void **state) {
     bcop_arena_free(&arena);
 }
 
+typedef struct turns {
+    unsigned char *kept[2], *first, *second[2];
+} turns;
+
+static turns take_turns(bcop_arena *arena) {
+    turns t;
+    t.kept[0] = bcop_arena_take(arena, 100, 1);
+    bcop_arena_turn(arena);
+    t.first = bcop_arena_borrow(arena, 500, 1);
+    t.kept[1] = bcop_arena_take(arena, 10, 8);
+    bcop_arena_turn(arena);
+    t.second[0] = bcop_arena_borrow(arena, 64, 1);
+    t.second[1] = (unsigned char *)bcop_arena_borrow_floats(arena, 3);
+    return t;
+}
+
+static void turns_lie_in_one_place(void **state) {
+    (void)state;
+    for (int apart = 0; apart < 2; apart++) {
+        bcop_arena arena = {.name = "turns", .apart = apart};
+        assert_null(take_turns(&arena).first);
+        assert_int_equal(bcop_arena_reserve(&arena), BCOP_OK);
+        assert_int_equal(arena.size, 128 + 128 + 512 + (apart ? 128 : 0));
+        const turns t = take_turns(&arena);
+        assert_true(t.kept[0] == arena.base && t.kept[1] == arena.base + 128);
+        assert_true(t.first == arena.base + 256);
+        assert_true(t.second[0] == t.first + (apart ? 512 : 0));
+        assert_true(t.second[1] == t.second[0] + 64);
+        bcop_arena_free(&arena);
+    }
+}
+
 static void an_empty_arena_works(void **state) {
     (void)state;
     bcop_arena arena = {.name = "empty"};
@@ -112,6 +144,7 @@ static void mistakes_abort(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_passes_give_disjoint_zeroed_pieces),
+        cmocka_unit_test(turns_lie_in_one_place),
         cmocka_unit_test(an_empty_arena_works),
         cmocka_unit_test(no_memory_names_the_bytes),
         cmocka_unit_test(mistakes_abort),
