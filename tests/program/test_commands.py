@@ -104,7 +104,8 @@ def check_inspect():
 
 def check_max_steps_and_finished_runs():
     path = config("steps")
-    assert "step 7" not in bcop("train", path, "--max-steps", 7, ranks=2).err
+    said = bcop("train", path, "--max-steps", 7, ranks=2).err
+    assert "step 7 saved" in said and "stopped at" not in said, said  # it ends, nobody stopped it
     assert os.readlink("checkpoints/steps/latest") == "step-00000007"
     bcop("train", path, "--max-steps", 7)
     assert len(metrics("checkpoints/steps")) == 7
