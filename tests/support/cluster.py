@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 
-from program import SOURCE, bcop, config, metrics
+from program import SOURCE, at_any_end, bcop, config, metrics
 
 BCOP_SLURM = os.path.join(SOURCE, "launcher", "bcop-slurm")
 CLUSTER = os.path.join(SOURCE, "cluster", "one-machine-slurm")
@@ -28,12 +28,8 @@ def run(*command, code=0, **more):
 
 
 def clean_at_end(*command):
-    """Runs the command when this process ends, also when it is killed: a process that is none of our
-    children waits for the end of a pipe."""
-    reader, writer = os.pipe()
-    subprocess.run(["setsid", "-f", "bash", "-c", 'cat >/dev/null; exec "$@" >/dev/null 2>&1', "bash",
-                    *command], stdin=reader, check=True)
-    os.close(reader)
+    """Runs the command when this process ends, also when it is killed."""
+    writer = at_any_end(*command)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     def at_exit():

@@ -2,7 +2,8 @@
 
 Each test script is a list of functions named check_*; main() runs them in order in a private folder,
 prints one line per check, and exits non-zero when one failed."""
-import atexit
+import functools
+import itertools
 import json
 import os
 import shutil
@@ -36,12 +37,33 @@ def command(ranks, *arguments):
     return start + [BCOP, *map(str, arguments)]
 
 
+SESSIONS = itertools.count()
+
+
 def session_folder():
     """A folder for one mpirun's session: of two that share one, the first to end takes it from under
     the other that begins."""
-    folder = tempfile.mkdtemp(prefix="bcop-mpi-", dir="/tmp")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = os.path.join(private_folder(), str(next(SESSIONS)))
+    os.mkdir(folder)
     return folder
+
+
+@functools.cache
+def private_folder():
+    """A folder of this process, with a short name for sockets, that goes with it."""
+    folder = tempfile.mkdtemp(prefix="bcop-mpi-", dir="/tmp")
+    at_any_end("rm", "-rf", folder)
+    return folder
+
+
+def at_any_end(*line):
+    """Runs the command when this process ends, also when it is killed: a process that is none of our
+    children waits for the end of a pipe, whose other end, returned, no child inherits."""
+    reader, writer = os.pipe()
+    subprocess.run(["setsid", "-f", "bash", "-c", 'cat >/dev/null; exec "$@" >/dev/null 2>&1', "bash",
+                    *line], stdin=reader, stdout=subprocess.DEVNULL, cwd="/", check=True)
+    os.close(reader)
+    return writer
 
 
 def bcop(*arguments, ranks=None, code=0, timeout=120, cwd=None, fault=None):
@@ -111,6 +133,7 @@ def metrics(run):
 def main(namespace):
     checks = [(name, f) for name, f in namespace.items() if name.startswith("check_")]
     folder, failed = tempfile.mkdtemp(prefix="bcop-test-"), 0
+    at_any_end("rm", "-rf", folder)
     try:
         for name, check in checks:
             place = os.path.join(folder, name)
