@@ -7,6 +7,7 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef enum source { SOURCE_NONE, SOURCE_OWN, SOURCE_OTHER, SOURCE_PARAMETERS } source;
@@ -17,6 +18,12 @@ typedef struct decision {
     char folder[BCOP_PATH_MAX];
 } decision;
 
+/* Whether the launcher starts this run again, with the arguments of its first start. */
+static bool is_restart(void) {
+    const char *text = getenv("BCOP_RESTART");
+    return text && strcmp(text, "1") == 0;
+}
+
 /* Rank 0. */
 static bcop_status decide(const bcop_resume *r, decision *d) {
     const bcop_train_request *q = r->request;
@@ -25,7 +32,7 @@ static bcop_status decide(const bcop_resume *r, decision *d) {
         return bcop_status_fail(BCOP_CANNOT_CREATE,
                                 "%s: holds a config.yaml of its own, which a run would replace",
                                 r->run);
-    if (state == BCOP_RUNDIR_RUN && q->resume != BCOP_RESUME_AUTO)
+    if (state == BCOP_RUNDIR_RUN && q->resume != BCOP_RESUME_AUTO && !is_restart())
         return bcop_status_fail(BCOP_CANNOT_CREATE,
                                 "%s: holds a run; give another folder with --run, or continue it "
                                 "with --resume auto",
@@ -38,8 +45,10 @@ static bcop_status decide(const bcop_resume *r, decision *d) {
             bcop_log_warn("%s: continues its own run; --init-from is not used", r->run);
         return BCOP_OK;
     }
-    if (bcop_rundir_older(r->run, LONG_MAX, false) >= 0)
-        return bcop_status_fail(BCOP_BAD_DATA, "%s: has checkpoint folders, but none is valid",
+    if (bcop_rundir_older(r->run, LONG_MAX, false) >= 0 || bcop_rundir_has_set_aside(r->run))
+        return bcop_status_fail(BCOP_BAD_DATA,
+                                "%s: has checkpoint folders, but none is valid; to start anew give "
+                                "another folder with --run, or move the step-* away",
                                 r->run);
     if (q->resume == BCOP_RESUME_FILE || q->init_from) {
         d->source = q->init_from ? SOURCE_PARAMETERS : SOURCE_OTHER;

@@ -20,7 +20,9 @@ typedef struct bcop_resume {
  * A checkpoint of the run that is damaged is named, set aside (step-NNNNNNNN.bad; not in a dry
  * run), and the next older one is used. Errors: BCOP_BAD_DATA when there are checkpoints but none
  * is valid, or when the training data changed; BCOP_CONFIG naming key and values when the
- * configuration does not fit; BCOP_CANNOT_CREATE when --resume never or FILE meets a run.
+ * configuration does not fit; BCOP_CANNOT_CREATE when --resume never or FILE meets a run, unless a
+ * launcher starts the run again (BCOP_RESTART=1): then it goes on from its own checkpoints, and
+ * until there is one from FILE or step 0 again.
  * Collective. */
 bcop_status bcop_resume_start(const bcop_resume *resume, bcop_progress *progress);
 

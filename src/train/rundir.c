@@ -106,8 +106,26 @@ long bcop_rundir_older(const char *run, long before, bool committed) {
     return found;
 }
 
+bool bcop_rundir_has_set_aside(const char *run) {
+    bool found = false;
+    DIR *folder = opendir(run);
+    for (const struct dirent *entry; folder && !found && (entry = readdir(folder));) {
+        char name[sizeof entry->d_name];
+        strcpy(name, entry->d_name);
+        char *bad = strstr(name, ".bad");
+        if (bad) {
+            *bad = 0;
+            found = step_of(name) >= 0;
+        }
+    }
+    if (folder)
+        closedir(folder);
+    return found;
+}
+
 bcop_rundir_state bcop_rundir_look(const char *run) {
-    if (exists(run, "metrics.jsonl") || bcop_rundir_older(run, LONG_MAX, false) >= 0)
+    if (exists(run, "metrics.jsonl") || bcop_rundir_older(run, LONG_MAX, false) >= 0 ||
+        bcop_rundir_has_set_aside(run))
         return BCOP_RUNDIR_RUN;
     return exists(run, "config.yaml") ? BCOP_RUNDIR_CONFIG : BCOP_RUNDIR_FREE;
 }

@@ -19,7 +19,7 @@ bcop_status bcop_rundir_make(const char *path);
 typedef enum bcop_rundir_state {
     BCOP_RUNDIR_FREE,   /* nothing of a run: it may be absent, or hold other files */
     BCOP_RUNDIR_CONFIG, /* a config.yaml and nothing else of a run: somebody's own file */
-    BCOP_RUNDIR_RUN     /* metrics or checkpoint folders */
+    BCOP_RUNDIR_RUN     /* metrics or checkpoint folders, valid or not */
 } bcop_rundir_state;
 
 bcop_rundir_state bcop_rundir_look(const char *run);
@@ -27,6 +27,9 @@ bcop_rundir_state bcop_rundir_look(const char *run);
 /* The step of the newest checkpoint folder older than `before`, committed (with its manifest) or
  * not; -1 when there is none. */
 long bcop_rundir_older(const char *run, long before, bool committed);
+
+/* Whether there is a checkpoint folder that was set aside. */
+bool bcop_rundir_has_set_aside(const char *run);
 
 /* Renames a checkpoint folder that is not valid to step-NNNNNNNN.bad (.bad1, ...), out of the way
  * of new ones, and puts the reason into its file REASON. */

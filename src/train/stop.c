@@ -1,6 +1,7 @@
 #include "train/stop.h"
 
 #include "base/clock.h"
+#include "base/host.h"
 
 #include <signal.h>
 #include <stdatomic.h>
@@ -13,8 +14,10 @@ static atomic_int person_asked; /* how often: two threads may take two signals a
 static char stop_file[4096 + 16];
 static double looked_at;
 
+static volatile sig_atomic_t in_job; /* then TERM is SLURM's: preemption, requeue, its limit */
+
 static void on_signal(int number) {
-    if (number == SIGUSR1) {
+    if (number == SIGUSR1 || (number == SIGTERM && in_job)) {
         system_asked = 1;
         return;
     }
@@ -25,6 +28,7 @@ static void on_signal(int number) {
 }
 
 void bcop_stop_install(void) {
+    in_job = bcop_host_job() != NULL;
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     sigemptyset(&action.sa_mask);
     sigaction(SIGUSR1, &action, NULL);

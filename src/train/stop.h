@@ -3,7 +3,8 @@
  *
  * USR1 is the system's (time limit, preemption): exit 75, unless the file named by BCOP_STOP_FILE
  * exists, which is how the launcher says that a person asked. INT, TERM and RUN/stop are a
- * person's: exit 79. A second INT or TERM ends the process at once. */
+ * person's: exit 79. A second INT or TERM ends the process at once. In a SLURM job TERM is the
+ * system's too: SLURM sends it before it kills for a preemption, a requeue or the time limit. */
 #ifndef BCOP_TRAIN_STOP_H
 #define BCOP_TRAIN_STOP_H
 

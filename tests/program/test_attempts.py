@@ -128,6 +128,54 @@ def check_a_lock_of_another_host():
     bcop("train", path, "--run", "run", "--max-steps", 10)
 
 
+def check_a_restart_goes_on_with_its_own():
+    """What a launcher's later starts do with the arguments of the first (BCOP_RESTART=1)."""
+    path = config("again")
+    bcop("train", path, "--run", "from", "--max-steps", 5)
+    more = ("train", path, "--run", "run", "--resume", "from")
+    bcop(*more, code=-signal.SIGKILL, fault="step.update:hit=2")  # nothing of its own is saved yet
+    fails(73, *more, message="holds a run", ranks=(None,))
+    os.environ["BCOP_RESTART"] = "1"
+    try:
+        assert "continuing from from/" in bcop(*more, "--max-steps", 7, ranks=2).err
+        assert "continuing from" in bcop(*more, "--max-steps", 9).err
+        bcop("train", path, "--run", "run", "--resume", "never", "--max-steps", 11)
+    finally:
+        del os.environ["BCOP_RESTART"]
+    fails(73, *more, message="holds a run", ranks=(None,))
+    assert [x["step"] for x in attempts("run") if x["kind"] == "start"] == [5, 5, 7, 9]
+    bcop("train", path, "--run", "whole", "--max-steps", 11)
+    assert hashes("run", 11) == hashes("whole", 11)
+
+
+def check_term_in_a_batch_job_is_the_systems():
+    path = config("term", train=ENDLESS)
+    os.environ["SLURM_JOB_ID"] = "4711"
+    try:
+        process = started(path, "run")
+    finally:
+        del os.environ["SLURM_JOB_ID"]
+    os.kill(process.pid, signal.SIGSTOP)  # so that both come at once: the second is no hard stop
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGUSR1)
+    os.kill(process.pid, signal.SIGCONT)
+    assert process.wait(timeout=30) == 75
+    assert attempts("run")[-1]["code"] == 75
+
+
+def check_only_bad_checkpoints_are_no_fresh_start():
+    path = config("bad")
+    bcop("train", path, "--run", "run", "--max-steps", 3)
+    os.rename("run/step-00000003", "run/step-00000003.bad")
+    for more in ((), ("--resume", "auto"), ("--init-from", "nowhere")):
+        fails(65, "train", path, "--run", "run", *more, message="none is valid", ranks=(None,))
+    os.unlink("run/metrics.jsonl")
+    fails(65, "train", path, "--run", "run", message="none is valid", ranks=(None, 2))
+    fails(73, "train", path, "--run", "run", "--resume", "never", message="holds a run", ranks=(None,))
+    os.rename("run/step-00000003.bad", "run/step-00000003")
+    bcop("train", path, "--run", "run", "--max-steps", 4)
+
+
 def check_the_stop_file_ends_the_run():
     path = config("stop", train=ENDLESS)
     process = started(path, "run", 4)

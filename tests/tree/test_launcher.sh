@@ -28,6 +28,11 @@ args)
     ;;
 env) printf '%s %s %s\n' "$OPENBLAS_NUM_THREADS" "$OMP_NUM_THREADS" "${BCOP_EXAMPLE-}" >"$RECORDS/env.$rank" ;;
 exit) exit "$2" ;;
+restarts) # whether it is told that it goes on; ends with 75
+    echo "$BCOP_RESTART" >>"$RECORDS/restarts.$rank"
+    [[ $rank != 0 || ${3-} == refused ]] || echo "{\"kind\": \"start\", \"job\": \"71\", \"step\": $RANDOM}" >>"$2/attempts.jsonl"
+    exit 75
+    ;;
 # The codes of one start after another; the last one stays. "kill": one rank kills itself.
 codes)
     start=$(($(cat "$RECORDS/starts.$rank" 2>/dev/null || echo 0) + 1))
@@ -182,9 +187,28 @@ starts 0 2 --retries 5 -- codes 75 0 --run "$folder/another" 0
 
 # A link of a chain: what a person stopped stays stopped.
 printf '{"kind":"end","attempt":4,"code":75}\n' >>"$folder/a run/attempts.jsonl"
-starts 0 1 --link -- codes 0 --run "$folder/a run" 0
+starts 0 1 --link 5 -- codes 0 --run "$folder/a run" 0
 printf '{"kind":"start","step":9}\n{"kind":"end","code":79}\n' >>"$folder/a run/attempts.jsonl"
-run 79 --link -- codes 0 --run "$folder/a run"
+run 79 --link 5 -- codes 0 --run "$folder/a run"
+run 64 --link x -- codes 0
+
+# Later starts of a run are told so, for --resume FILE and never hold of the first one alone.
+# restarts WANTED: what two ranks were told, start by start
+restarts() {
+    local rank
+    for rank in 0 1; do
+        [[ $(tr -d '\n' <"$folder/restarts.$rank") == "$1" ]] ||
+            fail "$2: rank $rank was told $(cat "$folder/restarts.$rank"), not $1"
+        rm "$folder/restarts.$rank"
+    done
+}
+mkdir "$folder/told"
+run 75 -n 2 --retries 2 -- restarts "$folder/told" --run "$folder/told"
+restarts 011 "retries"
+run 75 -n 2 --retries 1 -- restarts "$folder/told" refused --run "$folder/told"
+restarts 00 "a start that was refused"
+run 75 -n 2 --retries 1 -- restarts "$folder/told"
+restarts 01 "a run whose folder the launcher does not know"
 
 # In the pause before a restart a signal ends the launcher.
 for signal in INT:79 TERM:79 USR1:75; do
@@ -215,6 +239,7 @@ END
 cat >"$folder/slurm/scontrol" <<'END'
 #!/bin/bash
 echo "$*" >>"$RECORDS/scontrol"
+[[ $1 != show ]] || echo "JobId=71 JobName=x JobState=$STATE Reason=None"
 END
 chmod +x "$folder/slurm/"*
 # in_job RESTARTS WANTED_CODE WANTED_REQUEUES ARGS...
@@ -234,6 +259,36 @@ in_job 0 205 1 --by srun --requeue 2 -- exit 205
 in_job 0 78 0 --by srun --requeue 2 -- exit 78
 in_job 0 0 0 --by srun --requeue 2 --retries 2 -- codes 137 137 0
 in_job 0 137 1 --by srun --requeue 2 --retries 1 -- codes 137 137 0
+# A requeued job, or a later link of a chain, goes on with what this job or chain began (the records
+# say job 71), not with another's.
+in_job 0 75 1 --by srun -n 1 --requeue 2 -- restarts "$folder/told" --run "$folder/told"
+in_job 1 75 1 --by srun -n 1 --requeue 2 -- restarts "$folder/told" --run "$folder/told"
+in_job 1 75 1 --by srun -n 1 --requeue 2 -- restarts "$folder/told" --run "$folder/another"
+in_job 0 75 0 --by srun -n 1 --link 70 -- restarts "$folder/told" --run "$folder/told"
+in_job 0 75 0 --by srun -n 1 --link 72 -- restarts "$folder/told" --run "$folder/told"
+[[ $(tr -d '\n' <"$folder/restarts.none") == 01010 ]] ||
+    fail "jobs were told $(cat "$folder/restarts.none")"
+
+# TERM in a batch job is SLURM's: the ranks are to end with 75, and the launcher asks for a requeue
+# unless SLURM has taken the job away (cancelled, preempted).
+for state in RUNNING:1 CANCELLED:0; do
+    rm -f "$folder/scontrol" "$folder"/ready.* "$folder"/stopped.*
+    PATH=$folder/slurm:$PATH SLURM_JOB_ID=71 SLURMD_NODENAME=n1 STATE=${state%:*} \
+        "$launch" --by srun --requeue 2 -- polite >"$folder/out" 2>&1 </dev/null &
+    pid=$!
+    for ((i = 0; i < 200; i++)); do
+        [[ ! -s $folder/ready.none ]] || break
+        sleep 0.1
+    done
+    kill -TERM "$pid"
+    code=0
+    wait "$pid" || code=$?
+    made=$(grep -cx 'requeue 71' "$folder/scontrol") || true
+    stopped=$(cat "$folder/stopped.none")
+    ((code == 75 && made == ${state#*:} && stopped == 75)) ||
+        fail "TERM in a job that is ${state%:*}: $code, $made requeues: $(cat "$folder/out")"
+    check_cleanup "TERM in a job"
+done
 mkdir "$folder/stuck"
 printf '{"kind":"start","step":7}\n%.0s' 1 2 3 >"$folder/stuck/attempts.jsonl"
 in_job 0 75 0 --by srun --requeue 2 -- exit 75 --run "$folder/stuck"
