@@ -10,7 +10,8 @@ import sys
 sys.path.insert(0, os.path.join(os.environ["BCOP_SOURCE_DIR"], "tests", "support"))
 from program import CONFIGS, bcop, config, fails, hashes, main, metrics  # noqa: E402
 
-os.environ.pop("OMPI_MCA_ess_singleton_isolated", None)  # as at a user's
+for setting in ("OMPI_MCA_ess_singleton_isolated", "OMPI_MCA_pml"):
+    os.environ.pop(setting, None)  # as at a user's
 
 
 def trained(name="net", ranks=2):
