@@ -313,6 +313,7 @@ typedef struct writing {
     const bcop_progress *progress;
     const char *run;
     char folder[BCOP_PATH_MAX]; /* the temporary one */
+    bool there;                 /* it has its name */
     char *config;               /* owned */
     attributes attributes;
     bcop_manifest manifest; /* the seal is owned */
@@ -348,7 +349,7 @@ static bcop_status make_folder(const char *folder) {
 }
 
 /* Points 8 and 9, on rank 0. */
-static bcop_status commit(const writing *w) {
+static bcop_status commit(writing *w) {
     char folder[BCOP_PATH_MAX];
     bcop_rundir_step_path(w->run, w->progress->step, "", folder);
     BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_MANIFEST, NULL));
@@ -356,9 +357,9 @@ static bcop_status commit(const writing *w) {
     BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_RENAME, NULL));
     if (rename(w->folder, folder) != 0)
         return bcop_status_errno(BCOP_IO, "%s: cannot rename", w->folder);
+    w->there = true;
     BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_LINK, NULL));
-    BCOP_TRY(bcop_file_sync(w->run));
-    return bcop_rundir_link(w->run, "latest", w->progress->step);
+    return bcop_file_sync(w->run);
 }
 
 static bcop_status write_all(const bcop_checkpoint *c, writing *w) {
@@ -374,6 +375,7 @@ static bcop_status write_all(const bcop_checkpoint *c, writing *w) {
         status = bcop_comm_agree(c->comm, root ? commit(w) : BCOP_OK);
     if (status != BCOP_OK && root)
         bcop_rundir_remove(w->folder);
+    bcop_comm_broadcast(c->comm, &w->there, sizeof w->there, 0);
     return status;
 }
 
@@ -390,8 +392,8 @@ bcop_manifest_origin bcop_checkpoint_origin(const bcop_comm *comm) {
 }
 
 bcop_status bcop_checkpoint_write(bcop_checkpoint *c, const bcop_experiment *e, const char *run,
-                                  const bcop_progress *progress, uint64_t fingerprint,
-                                  long *bytes) {
+                                  const bcop_progress *progress, uint64_t fingerprint, long *bytes,
+                                  bool *there) {
     move_slots(c, true);
     writing w = {.experiment = e,
                  .progress = progress,
@@ -404,8 +406,8 @@ bcop_status bcop_checkpoint_write(bcop_checkpoint *c, const bcop_experiment *e, 
     bcop_rundir_step_path(run, progress->step, ".tmp", w.folder);
     bcop_clock_stamp(w.manifest.created);
     const bcop_status status = write_all(c, &w);
-    if (status == BCOP_OK && bytes)
-        *bytes = w.manifest.seal.bytes;
+    *bytes = w.manifest.seal.bytes;
+    *there = w.there;
     discard(&w);
     return status;
 }

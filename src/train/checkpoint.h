@@ -53,14 +53,15 @@ void bcop_checkpoint_plan(bcop_checkpoint *checkpoint, const bcop_comm *comm, bc
  *   6 file and folder synced
  *   7 read back: each rank checks another's blocks
  *   8 MANIFEST.json
- *   9 the folder gets its name, RUN is synced; then the link `latest` points at it
- *  10 the caller may remove old ones (bcop_rundir_prune)
+ *   9 the folder gets its name, RUN is synced
+ *  10 the caller may set links and remove old ones (bcop_rundir_link, bcop_rundir_prune)
  * `run` must name the same folder on every rank, whatever its working directory. On failure the
  * temporary folder is removed and every rank has the same status; BCOP_DIVERGED when the state has
- * a number that is not finite. *bytes, unless NULL: the size of state.h5. Collective. */
+ * a number that is not finite. *bytes: the size of state.h5. *there: the folder has its name, also
+ * when it then could not be synced (BCOP_IO): it may be lost with the machine. Collective. */
 bcop_status bcop_checkpoint_write(bcop_checkpoint *checkpoint, const bcop_experiment *experiment,
                                   const char *run, const bcop_progress *progress,
-                                  uint64_t data_fingerprint, long *bytes);
+                                  uint64_t data_fingerprint, long *bytes, bool *there);
 
 /* This machine and job. Local. */
 bcop_manifest_origin bcop_checkpoint_origin(const bcop_comm *comm);

@@ -34,6 +34,7 @@ typedef struct trainer {
     bcop_attempts attempts; /* rank 0 */
     bcop_metrics *metrics;  /* rank 0 */
     long first;             /* step at which this start begins */
+    bool works;             /* it has something to do */
     bcop_progress progress;
     long steps, steps_per_epoch; /* of the whole run, of one epoch */
     double began, saved_at;
@@ -72,6 +73,24 @@ static void tear_down(trainer *t) {
     bcop_worker_close_data(&t->data);
 }
 
+/* ---- what is due ---- */
+
+static bool divides(int every, long epoch) {
+    return every > 0 && epoch % every == 0;
+}
+
+static bool ends_epoch(const trainer *t, long step) {
+    return step % t->steps_per_epoch == 0;
+}
+
+/* Whether an evaluation stands between this step and the next one (or the end). */
+static bool evaluates_at(const trainer *t, long step) {
+    const long epoch = step / t->steps_per_epoch;
+    return step > 0 && ends_epoch(t, step) &&
+           (has(t, BCOP_SPLIT_HOLDOUT) || has(t, BCOP_SPLIT_TEST)) &&
+           (step == t->steps || divides(t->experiment->evaluate.every, epoch));
+}
+
 /* ---- starting ---- */
 
 /* Rank 0: makes the run directory and takes its lock, by an absolute path. */
@@ -87,19 +106,35 @@ static bcop_status take_run(trainer *t) {
     return bcop_runlock_take(t->run, &t->lock);
 }
 
+/* Rank 0: whether the run's last evaluation was made, if belatedly, and so is in its metrics. */
+static bool is_evaluated(const trainer *t) {
+    const int wanted = has(t, BCOP_SPLIT_HOLDOUT) + has(t, BCOP_SPLIT_TEST);
+    return bcop_metrics_evaluations(t->run, t->steps) >= wanted;
+}
+
+/* The last step was made, but the run was stopped before its evaluation. */
+static bool only_evaluation_is_left(const trainer *t) {
+    bool left = t->progress.step == t->steps && t->progress.evaluated_step < t->steps &&
+                evaluates_at(t, t->steps);
+    if (left && t->comm->rank == 0)
+        left = !is_evaluated(t);
+    bcop_comm_broadcast(t->comm, &left, sizeof left, 0);
+    return left;
+}
+
 /* Rank 0: the line of this start, unless there is nothing to do. */
-static bcop_status record_start(trainer *t, long last) {
+static bcop_status record_start(trainer *t) {
     const long step = t->progress.step;
     const int limit = t->experiment->checkpoint.max_failures;
     BCOP_TRY(bcop_attempts_read(&t->attempts, t->run, step));
     /* a code that nothing restarts */
-    if (step < last && limit > 0 && t->attempts.crashes >= limit)
+    if (t->works && limit > 0 && t->attempts.crashes >= limit)
         return bcop_status_fail(BCOP_CONFIG,
                                 "%s: the last %ld starts all failed at step %ld without a new "
                                 "checkpoint (attempts.jsonl says how); to start it all the same: "
                                 "--set checkpoint.max_failures=0",
                                 t->run, t->attempts.crashes, step);
-    return step < last ? bcop_attempts_start(&t->attempts, t->comm->size, step, t->steps) : BCOP_OK;
+    return t->works ? bcop_attempts_start(&t->attempts, t->comm->size, step, t->steps) : BCOP_OK;
 }
 
 /* The run directory becomes rank 0's, as an absolute path (others may stand in another folder), and
@@ -121,17 +156,26 @@ static bcop_status start(trainer *t, long last) {
     t->first = t->progress.step;
     bcop_model_build(t->worker.model);
     bcop_fault_at(BCOP_FAULT_LOAD_DONE, NULL);
-    return bcop_comm_agree(t->comm, root && writes ? record_start(t, last) : BCOP_OK);
+    t->works = t->progress.step < last || only_evaluation_is_left(t);
+    return bcop_comm_agree(t->comm, root && writes ? record_start(t) : BCOP_OK);
+}
+
+/* Rank 0: `best`, unless it stands already. Without a hold-out there is nothing to choose by: then
+   best is the latest. */
+static bcop_status link_best(const trainer *t) {
+    const long best =
+        has(t, BCOP_SPLIT_HOLDOUT) ? t->progress.best_step : bcop_rundir_linked(t->run, "latest");
+    if (best < 0 || bcop_rundir_linked(t->run, "best") == best ||
+        bcop_rundir_older(t->run, best + 1, true) != best)
+        return BCOP_OK;
+    return bcop_rundir_link(t->run, "best", best);
 }
 
 /* Rank 0: the run's metrics and its configuration. */
 static bcop_status open_run(trainer *t) {
     bcop_rundir_clean(t->run);
     BCOP_TRY(bcop_metrics_open(t->run, t->progress.step, t->progress.evaluated_step, &t->metrics));
-    const long best = t->progress.best_step;
-    if (best >= 0 && bcop_rundir_linked(t->run, "best") != best &&
-        bcop_rundir_older(t->run, best + 1, true) == best)
-        BCOP_TRY(bcop_rundir_link(t->run, "best", best)); /* killed before it was linked */
+    BCOP_TRY(link_best(t)); /* killed before that */
     char *text = bcop_experiment_text(t->experiment);
     if (!text)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for the configuration");
@@ -152,22 +196,6 @@ static void entered(void *context, bcop_phase phase) {
         BCOP_WATCHDOG_COMPUTE, BCOP_WATCHDOG_AGREE, BCOP_WATCHDOG_EXCHANGE, BCOP_WATCHDOG_UPDATE,
         BCOP_WATCHDOG_BUILD};
     enter(context, watched[phase]);
-}
-
-static bool divides(int every, long epoch) {
-    return every > 0 && epoch % every == 0;
-}
-
-static bool ends_epoch(const trainer *t, long step) {
-    return step % t->steps_per_epoch == 0;
-}
-
-/* Whether an evaluation stands between this step and the next one (or the end). */
-static bool evaluates_at(const trainer *t, long step) {
-    const long epoch = step / t->steps_per_epoch;
-    return step > 0 && ends_epoch(t, step) &&
-           (has(t, BCOP_SPLIT_HOLDOUT) || has(t, BCOP_SPLIT_TEST)) &&
-           (step == t->steps || divides(t->experiment->evaluate.every, epoch));
 }
 
 /* Rank 0: whether a checkpoint is due after the step that begins now. */
@@ -306,32 +334,11 @@ static bool evaluate_all(trainer *t) {
 /* Rank 0: the links, and room for the next; after a checkpoint was committed. */
 static bcop_status tidy(const trainer *t) {
     const bcop_experiment *e = t->experiment;
-    /* Without a hold-out there is nothing to choose by: best is the latest. */
-    const bool best = t->progress.best_step == t->progress.step || !has(t, BCOP_SPLIT_HOLDOUT);
-    if (best)
-        BCOP_TRY(bcop_rundir_link(t->run, "best", t->progress.step));
+    BCOP_TRY(bcop_rundir_link(t->run, "latest", t->progress.step));
+    BCOP_TRY(link_best(t));
     BCOP_TRY(bcop_fault_at(BCOP_FAULT_CKPT_PRUNE, NULL));
     bcop_rundir_prune(t->run, e->checkpoint.keep,
                       e->checkpoint.keep_every_epochs * t->steps_per_epoch);
-    return BCOP_OK;
-}
-
-static bcop_status save(trainer *t) {
-    const double begin = bcop_clock_seconds();
-    const bool root = t->comm->rank == 0;
-    long bytes = 0;
-    enter(t, BCOP_WATCHDOG_SAVE);
-    BCOP_TRY(bcop_comm_agree(t->comm, root ? bcop_metrics_sync(t->metrics) : BCOP_OK));
-    BCOP_TRY(bcop_checkpoint_write(&t->worker.checkpoint, t->experiment, t->run, &t->progress,
-                                   bcop_dataset_fingerprint(t->data.split[BCOP_SPLIT_TRAIN]),
-                                   &bytes));
-    BCOP_TRY(bcop_comm_agree(t->comm, root ? tidy(t) : BCOP_OK));
-    t->saved_at = bcop_clock_seconds();
-    t->save_seconds = t->saved_at - begin;
-    t->failed_at = 0;
-    bcop_watchdog_saved(t->watchdog, t->save_seconds);
-    bcop_log_info("step %ld saved: %.1f MB in %.2f s", t->progress.step, (double)bytes / 1e6,
-                  t->save_seconds);
     return BCOP_OK;
 }
 
@@ -341,14 +348,46 @@ static bool is_of_the_disk(bcop_status status) {
            status == BCOP_NO_INPUT;
 }
 
+/* The message says what is on the disk. Links and old checkpoints are not worth a failure: the next
+   checkpoint tries them again. */
+static bcop_status save(trainer *t) {
+    const double begin = bcop_clock_seconds();
+    const bool root = t->comm->rank == 0;
+    const long step = t->progress.step;
+    long bytes = 0;
+    bool there = false;
+    enter(t, BCOP_WATCHDOG_SAVE);
+    bcop_status status = bcop_comm_agree(t->comm, root ? bcop_metrics_sync(t->metrics) : BCOP_OK);
+    if (status == BCOP_OK)
+        status = bcop_checkpoint_write(&t->worker.checkpoint, t->experiment, t->run, &t->progress,
+                                       bcop_dataset_fingerprint(t->data.split[BCOP_SPLIT_TRAIN]),
+                                       &bytes, &there);
+    if (is_of_the_disk(status))
+        return bcop_status_fail(status,
+                                there ? "the checkpoint of step %ld may not last: %s"
+                                      : "no checkpoint at step %ld: %s",
+                                step, bcop_status_message());
+    BCOP_TRY(status);
+    status = bcop_comm_agree(t->comm, root ? tidy(t) : BCOP_OK);
+    t->saved_at = bcop_clock_seconds();
+    t->save_seconds = t->saved_at - begin;
+    t->failed_at = 0;
+    bcop_watchdog_saved(t->watchdog, t->save_seconds);
+    bcop_log_info("step %ld saved: %.1f MB in %.2f s", step, (double)bytes / 1e6, t->save_seconds);
+    if (!is_of_the_disk(status))
+        return status;
+    bcop_log_warn("step %ld is saved, but links and older ones are as before: %s", step,
+                  bcop_status_message());
+    return BCOP_OK;
+}
+
 /* A checkpoint in passing: when the disk fails, training goes on and it is tried again later. What
    was the best must be on the disk: `before` is what was known of it. */
 static bcop_status try_to_save(trainer *t, const bcop_progress *before) {
     const bcop_status status = save(t);
     if (!is_of_the_disk(status))
         return status;
-    bcop_log_warn("no checkpoint at step %ld: %s; training goes on, and it is tried again later",
-                  t->progress.step, bcop_status_message());
+    bcop_log_warn("%s; training goes on, and it is tried again later", bcop_status_message());
     t->failed_at = bcop_clock_seconds();
     t->progress.best_step = before->best_step;
     t->progress.best_certified = before->best_certified;
@@ -360,8 +399,7 @@ static bcop_status try_to_save(trainer *t, const bcop_progress *before) {
 static bcop_status save_last(trainer *t) {
     const bcop_status status = save(t);
     return is_of_the_disk(status)
-               ? bcop_status_fail(BCOP_IO, "no checkpoint at step %ld: %s; older ones are intact",
-                                  t->progress.step, bcop_status_message())
+               ? bcop_status_fail(BCOP_IO, "%s; older ones are intact", bcop_status_message())
                : status;
 }
 
@@ -382,7 +420,7 @@ static bcop_status evaluate_belatedly(trainer *t) {
         return try_to_save(t, &before);
     bcop_status status = BCOP_OK;
     if (root && best)
-        status = bcop_rundir_link(t->run, "best", t->progress.step);
+        status = link_best(t);
     if (root && status == BCOP_OK)
         status = bcop_metrics_sync(t->metrics);
     return bcop_comm_agree(t->comm, status);
@@ -418,22 +456,6 @@ static bcop_status train(trainer *t, long last) {
     return BCOP_OK;
 }
 
-/* Rank 0: whether the run's last evaluation was made, if belatedly, and so is in its metrics. */
-static bool is_evaluated(const trainer *t) {
-    const int wanted = has(t, BCOP_SPLIT_HOLDOUT) + has(t, BCOP_SPLIT_TEST);
-    return bcop_metrics_evaluations(t->run, t->steps) >= wanted;
-}
-
-/* The last step was made, but the run was stopped before its evaluation. */
-static bool only_evaluation_is_left(const trainer *t) {
-    bool left = t->progress.step == t->steps && t->progress.evaluated_step < t->steps &&
-                evaluates_at(t, t->steps);
-    if (left && t->comm->rank == 0)
-        left = !is_evaluated(t);
-    bcop_comm_broadcast(t->comm, &left, sizeof left, 0);
-    return left;
-}
-
 /* Bytes of a checkpoint over a modest disk's speed, until one was written. */
 static double guess_save_seconds(const bcop_checkpoint *c) {
     double bytes = 0;
@@ -461,7 +483,7 @@ static bcop_status run(trainer *t) {
         bcop_log_info("dry run: all is well, nothing was written");
         return BCOP_OK;
     }
-    if (t->progress.step >= last && !only_evaluation_is_left(t)) {
+    if (!t->works) {
         bcop_log_info("%s is already at step %ld of %ld: nothing to do", t->run, t->progress.step,
                       t->steps);
         return BCOP_OK;

@@ -80,11 +80,16 @@ def check_failing_once_is_a_warning():
 
 def failed_always(path, text):
     run, started, code = faulty(path, text)
-    if text.startswith(("ckpt.link", "ckpt.prune")):  # the checkpoint is there
-        assert code in (0, 74), f"{text}: code {code}\n{started.said}"
+    note, held = f"{text}: code {code}\n{started.said}", faults.steps(run)
+    if text.startswith("ckpt.prune"):  # all is saved
+        assert code == 0 and held[-1] == LAST and "is saved, but" in started.said, note
+    elif text.startswith("ckpt.link"):  # the checkpoints are there, and said to be
+        assert code == 74 and len(started.errors) == 1 and held[-1] == LAST, note
+        assert f"the checkpoint of step {LAST} may not last" in started.errors[0], note
+        assert "no checkpoint at" not in started.said, note
     else:
-        assert code == 74 and len(started.errors) == 1, f"{text}: code {code}\n{started.said}"
-        assert faults.steps(run) == [FIRST], text
+        assert code == 74 and len(started.errors) == 1 and held == [FIRST], note
+        assert f"no checkpoint at step {LAST}" in started.errors[0], note
     goes_on(path, run, text)
 
 

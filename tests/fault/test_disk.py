@@ -180,4 +180,32 @@ def check_calls_that_fail_for_good():
     assert not wrong, "\n".join(wrong)
 
 
+def check_what_is_there_is_said():
+    """Calls that fail only when a checkpoint has its name already: it is not said to be missing."""
+    endless = "{batch: 16, lanes: 4, epochs: 100000, watchdog: 10}"
+    path = faults.tiny("there", train=endless, checkpoint="{min_seconds: 0.05}")
+    for calls, expected, words in (("symlink", 75, "is saved, but links"),
+                                   ("settle", 74, "the checkpoint of step {} may not last")):
+        started = one_by_one(2, path, "run", breaking(0))
+        first = faults.steps("run")[-1:]
+        try:
+            assert started.until(lambda: faults.steps("run")[-1:] > first), "it did not start"
+            broken(calls)
+            held = faults.steps("run")[-1]
+            assert started.until(lambda: faults.steps("run")[-1] > held), "no new checkpoint"
+            os.kill(started.process.pid, signal.SIGUSR1)
+            code = started.end(WATCHED)
+        finally:
+            started.kill()
+            if os.path.exists("broken"):
+                os.unlink("broken")
+        last = faults.steps("run")[-1]
+        assert code == expected and words.format(last) in started.said, f"{code}: {started.last}"
+        assert "no checkpoint at" not in started.said, started.last
+        for step in faults.steps("run"):
+            faults.verified(faults.step_folder("run", step))
+        bcop("train", path, "--run", "run", "--max-steps", last + 1)
+        assert os.readlink("run/latest") == f"step-{last + 1:08d}"
+
+
 main(globals())

@@ -1,7 +1,8 @@
 /* To be preloaded into one rank: calls fail with $BCOP_FAIL_ERROR (EIO, ENOSPC, EDQUOT; default
  * EIO) for files whose path contains "step-" or "metrics", while the file $BCOP_FAIL exists; its
  * text names the calls: "fsync", "rename", "write" (all ways of writing), "short" (half of what is
- * to be written), "allocate", "unlink", "mkdir". libfiu does the same for every file, and with that
+ * to be written), "allocate", "unlink", "mkdir", "settle" (fsync of a run folder named
+ * "run"), "symlink" (to a "step-"). libfiu does the same for every file, and with that
  * it hangs one start of MPI in eight. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -62,8 +63,20 @@ static size_t shorter(int file, size_t bytes) {
     return bytes > 1 && is_ours(file, path) && asked("short") ? bytes / 2 : bytes;
 }
 
+/* What comes after a checkpoint has its name. */
+static bool settle_fails(int file) {
+    char path[4096];
+    is_ours(file, path);
+    const char *name = strrchr(path, '/');
+    return name && strcmp(name, "/run") == 0 && path_fails("settle", "step-");
+}
+
 int fsync(int file) {
-    return fails("fsync", file) ? -1 : NEXT(fsync)(file);
+    return fails("fsync", file) || settle_fails(file) ? -1 : NEXT(fsync)(file);
+}
+
+int symlink(const char *target, const char *path) {
+    return path_fails("symlink", target) ? -1 : NEXT(symlink)(target, path);
 }
 
 int fdatasync(int file) {

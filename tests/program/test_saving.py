@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # run: label fault timeout 240
 """When a run saves, what it keeps, and what it owes when it was stopped before an evaluation."""
+import json
 import os
 import re
 import shutil
@@ -53,7 +54,13 @@ def check_stopped_in_the_last_step_of_an_epoch():
         assert metrics(run) == metrics("whole"), end
         assert hashes(run, 18) == hashes("whole", 18)
         assert os.readlink(f"{run}/best") == os.readlink("whole/best"), (end, said)
+        with open(f"{run}/attempts.jsonl", encoding="utf-8") as file:
+            lines = [json.loads(line) for line in file]
+        assert (lines[-1]["kind"], lines[-1]["code"], lines[-1]["step"]) == ("end", 0, 18), lines
+        assert bcop("status", run, "--json").json["state"] == "finished", end
         assert "nothing to do" in train(path, run).err
+        with open(f"{run}/attempts.jsonl", encoding="utf-8") as file:
+            assert len(list(file)) == len(lines), "a start with nothing to do is no attempt"
         assert metrics(run) == metrics("whole"), end
 
 
