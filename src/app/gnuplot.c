@@ -40,8 +40,8 @@ static bcop_status finish(pid_t child, int report) {
     if (got == (ssize_t)sizeof error) {
         errno = error;
         if (error == ENOENT)
-            return bcop_status_fail(BCOP_UNAVAILABLE, "there is no gnuplot (Debian: gnuplot-nox)");
-        return bcop_status_errno(BCOP_UNAVAILABLE, "gnuplot cannot be run");
+            return bcop_status_fail(BCOP_NO_INPUT, "there is no gnuplot (Debian: gnuplot-nox)");
+        return bcop_status_errno(BCOP_INTERNAL, "gnuplot cannot be run");
     }
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
         return bcop_status_fail(BCOP_INTERNAL, "gnuplot failed (%s %d)",

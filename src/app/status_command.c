@@ -201,10 +201,17 @@ static bcop_status run_status(const bcop_comm *comm, int argc, char **argv) {
 
 /* ---- stop ---- */
 
+/* Whether a launcher or SLURM may start it again by itself, or has it still to start. */
+static bool may_start(const bcop_history *h) {
+    const bcop_history_attempt *last = h->attempts > 0 ? &h->attempt[h->attempts - 1] : NULL;
+    return !last || !last->ended || last->code == BCOP_INTERRUPTED || last->code == BCOP_INTERNAL ||
+           last->code == BCOP_HANG;
+}
+
 static bcop_status ask(const bcop_history *h) {
     const char *state = bcop_history_state(h);
-    if (strcmp(state, "finished") == 0 || strcmp(state, "stopped") == 0) {
-        bcop_log_info("%s is %s: nothing to stop", h->run, state);
+    if (!h->running && (strcmp(state, "finished") == 0 || !may_start(h))) {
+        bcop_log_info("%s is %s, not running: nothing to stop", h->run, state);
         return BCOP_OK;
     }
     char path[BCOP_PATH_MAX + 32];
@@ -217,8 +224,9 @@ static bcop_status ask(const bcop_history *h) {
         bcop_log_info("%s is asked to save a checkpoint and stop; bcop status shows when it has",
                       h->run);
     else
-        bcop_log_info("%s is %s, not running: whatever starts it again will stop at its first step",
-                      h->run, state);
+        bcop_log_info("%s is %s, not running: whatever starts it again will stop at its first step "
+                      "(when nothing will, remove %s)",
+                      h->run, state, path);
     return BCOP_OK;
 }
 

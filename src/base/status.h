@@ -10,8 +10,7 @@ typedef enum bcop_status {
     BCOP_OK = 0,
     BCOP_USAGE = 64,         /* wrong command line */
     BCOP_BAD_DATA = 65,      /* bad data, checkpoint or certificate */
-    BCOP_NO_INPUT = 66,      /* an input is missing */
-    BCOP_UNAVAILABLE = 69,   /* a program that is needed is not installed */
+    BCOP_NO_INPUT = 66,      /* an input, or a program that it takes, is missing */
     BCOP_INTERNAL = 70,      /* our mistake, or a lost rank */
     BCOP_CANNOT_CREATE = 73, /* an output cannot be created */
     BCOP_IO = 74,            /* I/O error, disk full */

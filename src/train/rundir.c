@@ -217,7 +217,8 @@ void bcop_rundir_clean(const char *run) {
         join(path, run, name);
         if (begins(name, "step-") && strcmp(name + length - 4, ".tmp") == 0)
             bcop_rundir_remove(path);
-        else if (begins(name, ".config.yaml.") || begins(name, ".metrics.jsonl."))
+        else if (begins(name, ".config.yaml.") || begins(name, ".metrics.jsonl.") ||
+                 begins(name, "lock."))
             unlink(path);
     }
     if (folder)

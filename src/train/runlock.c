@@ -57,33 +57,42 @@ static bcop_status held(const char *path, const holder *h) {
                             h->host, h->job[0] ? ", job " : "", h->job, h->since);
 }
 
-static bool touched_since(int file, struct timespec *before) {
-    struct stat info;
-    if (fstat(file, &info) != 0)
-        return false;
-    const bool touched =
-        info.st_mtim.tv_sec != before->tv_sec || info.st_mtim.tv_nsec != before->tv_nsec;
-    *before = info.st_mtim;
-    return touched;
+static bool same_time(struct timespec a, struct timespec b) {
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
 }
 
-/* Whether a holder on another host lives: its file is young, and is touched while we watch. */
-static bool lives(int file, const char *path, const holder *h) {
-    struct timespec last = {0};
-    bool told = false;
-    touched_since(file, &last);
-    for (int waited = 0; waited < STALE_SECONDS; waited++) {
-        if (time(NULL) - last.tv_sec >= STALE_SECONDS)
-            return false;
-        if (!told)
-            bcop_log_info("%s: held by process %ld on %s; waiting to see whether it lives", path,
-                          h->pid, h->host);
-        told = true;
+/* When the file was touched, by the file server's clock. Opened anew: a server's clients keep what
+   they know of a file that is open. */
+static bool touched_at(const char *path, bool now, struct timespec *when) {
+    struct stat info;
+    const int file = open(path, now ? O_WRONLY | O_CREAT | O_CLOEXEC : O_RDONLY | O_CLOEXEC, 0666);
+    if (file < 0)
+        return false;
+    const bool known = (!now || futimens(file, NULL) == 0) && fstat(file, &info) == 0;
+    close(file);
+    if (known)
+        *when = info.st_mtim;
+    return known;
+}
+
+/* Whether a holder on another host lives: its file is touched while we watch. Its age is that
+   against a file of our own: our clock may be wrong by more than a lock may be old. */
+static bool lives(const char *path, const holder *h) {
+    char own[PATH_SIZE + 32];
+    struct timespec first, last, now;
+    bool alive = false;
+    if (!touched_at(path, false, &first))
+        return false;
+    snprintf(own, sizeof own, "%s.%s.%ld", path, bcop_host_name(), (long)getpid());
+    bcop_log_info("%s: held by process %ld on %s; seeing whether it lives", path, h->pid, h->host);
+    for (int waited = 0; waited < STALE_SECONDS && !alive; waited++) {
+        if (touched_at(own, true, &now) && now.tv_sec - first.tv_sec >= STALE_SECONDS)
+            break;
         sleep(1);
-        if (touched_since(file, &last))
-            return true;
+        alive = touched_at(path, false, &last) && !same_time(first, last);
     }
-    return false;
+    unlink(own);
+    return alive;
 }
 
 /* The file is open; `locked`: flock() holds it, else this file system has no such locks. */
@@ -93,7 +102,7 @@ static bcop_status check_holder(int file, const char *path, bool locked) {
         return BCOP_OK;
     if (strcmp(h.host, bcop_host_name()) == 0)
         return locked || kill((pid_t)h.pid, 0) != 0 ? BCOP_OK : held(path, &h);
-    return lives(file, path, &h) ? held(path, &h) : BCOP_OK;
+    return lives(path, &h) ? held(path, &h) : BCOP_OK;
 }
 
 static bool is_same_file(int file, const char *path) {

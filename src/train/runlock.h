@@ -3,7 +3,8 @@
  * The file is held with flock() and says who holds it, as one line of JSON:
  *   {"host": "node1", "pid": 123, "job": "4711", "since": "2026-11-23T16:00:00Z"}   (job or null)
  * A holder touches it every 10 seconds. The lock of a dead process of this host is free at once; of
- * another host, where flock() may not reach, when it was not touched for 60 seconds. */
+ * another host, where flock() may not reach, when it was not touched for 60 seconds, all by the
+ * clock of the file system. */
 #ifndef BCOP_TRAIN_RUNLOCK_H
 #define BCOP_TRAIN_RUNLOCK_H
 

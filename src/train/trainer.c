@@ -141,9 +141,10 @@ static bcop_status record_start(trainer *t) {
    the parameters what they are at the step from which this start goes on. */
 static bcop_status start(trainer *t, long last) {
     const bool root = t->comm->rank == 0, writes = !t->request->dry_run;
-    BCOP_TRY(bcop_watchdog_open(t->experiment->train.watchdog, t->comm, &t->watchdog));
     BCOP_TRY(bcop_comm_agree(t->comm, root && writes ? take_run(t) : BCOP_OK));
     bcop_comm_broadcast(t->comm, t->run, sizeof t->run, 0);
+    /* not before: another host's lock may be watched for longer than ranks may wait */
+    BCOP_TRY(bcop_watchdog_open(t->experiment->train.watchdog, t->comm, &t->watchdog));
     const bcop_resume resume = {.comm = t->comm,
                                 .experiment = t->experiment,
                                 .request = t->request,

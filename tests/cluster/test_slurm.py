@@ -119,14 +119,37 @@ def a_rank_of(folder):
 
 def check_a_killed_rank_leads_to_a_requeue():
     path = long_config("lost")
-    number, = submit("--", "train", path, "--run", "a lost rank", "--set", "checkpoint.every_epochs=1")
+    bcop("train", path, "--run", "from", "--max-steps", 10)
+    # --resume FILE is of the first start; later ones go on with the run's own checkpoints
+    number, = submit("--", "train", path, "--run", "a lost rank", "--set", "checkpoint.every_epochs=1",
+                     "--resume", "from")
     wait_for_step("a lost rank", 40)
     os.kill(a_rank_of("a lost rank"), signal.SIGKILL)
     until(lambda: job(number)[0]["Restarts"] == "1")
     steps = shorten(path, "a lost rank")
     wait_for(number)
-    every_step_once("a lost rank", steps)
+    every_step_once("a lost rank", steps, first=11)
     assert "a rank was killed by signal 9" in logs(), logs()
+
+
+def check_slurms_term_is_no_persons_stop():
+    """What preemption with a grace time sends to the ranks of srun, and a job that is cancelled."""
+    path, folder = long_config("term"), "checkpoints/term"
+    number, = submit("--by", "srun", "--", "train", path)
+    wait_for_step(folder, 20)
+    run("scancel", "--signal=TERM", number)
+    until(lambda: job(number)[0]["Restarts"] == "1")
+    first = bcop("status", folder, "--json").json["attempts"][0]
+    assert first["code"] == 75, (first, logs())
+    wait_for_step(folder, first["end_step"] + 20)
+    run("scancel", number)
+    task, = wait_for(number, "CANCELLED")
+    assert task["Restarts"] == "1", (task, logs())
+    assert bcop("status", folder, "--json").json["state"] in ("interrupted", "killed")
+    steps = shorten(path, folder)
+    bcop("train", path, ranks=2)
+    every_step_once(folder, steps)
+    assert job(number)[0]["JobState"] == "CANCELLED", (job(number), logs())
 
 
 def check_a_chain_of_two():
@@ -148,9 +171,13 @@ def check_what_a_person_stops_stays_stopped():
         assert (task["ExitCode"], task["Restarts"]) == ("79:0", "0"), (task, logs())
     assert bcop("status", "checkpoints/person", "--json").json["state"] == "stopped"
     assert "a person has stopped" in logs()
-    # A job that would be requeued is not either.
+    # A job that would be requeued is not either. The script may have been edited: it is kept.
+    with open("checkpoints/person/job.sbatch", "a", encoding="utf-8") as out:
+        out.write("# edited\n")
     number, = submit("--", "train", path)
     wait_for_step("checkpoints/person", metrics("checkpoints/person")[-1]["step"] + 20)
+    with open("checkpoints/person/job.sbatch.old", encoding="utf-8") as old:
+        assert old.read().endswith("# edited\n")
     bcop("stop", "checkpoints/person")
     task, = wait_for(number, "FAILED")
     assert (task["ExitCode"], task["Restarts"]) == ("79:0", "0"), (task, logs())

@@ -108,16 +108,26 @@ def check_a_lock_of_another_host():
     os.mkdir("run")
     lock_of("elsewhere", 61)  # long dead
     bcop("train", path, "--run", "run", "--max-steps", 2)
-    lock_of("elsewhere", 57)  # young, but nobody touches it
+    lock_of("elsewhere", 54)  # young, but nobody touches it, for longer than ranks may wait
     begin = time.monotonic()
-    bcop("train", path, "--run", "run", "--max-steps", 4, ranks=2)
+    bcop("train", path, "--run", "run", "--max-steps", 4, "--set", "train.watchdog=1", ranks=2)
     assert time.monotonic() - begin > 2
-    lock_of("elsewhere", 30)
-    toucher = threading.Timer(2, lambda: os.utime("run/lock"))
-    toucher.start()
-    result = bcop("train", path, "--run", "run", "--max-steps", 6, code=73)
-    toucher.join()
-    assert len(result.errors) == 1 and "process 1 on elsewhere, job 77" in result.errors[0]
+    # A clock of ours that is wrong makes nobody dead, nor alive; and waiting for a lock is no hang.
+    for wrong in ("1000", "-1000"):
+        lock_of("elsewhere", 30)
+        toucher = threading.Timer(2, lambda: os.utime("run/lock"))
+        toucher.start()
+        clock = {"LD_PRELOAD": os.environ["BCOP_FAILING_LIBRARY"], "BCOP_FAIL_CLOCK": wrong}
+        os.environ.update(clock)
+        try:
+            result = bcop("train", path, "--run", "run", "--max-steps", 6, "--set",
+                          "train.watchdog=1", code=73)
+        finally:
+            for name in clock:
+                del os.environ[name]
+        toucher.join()
+        assert len(result.errors) == 1 and "process 1 on elsewhere, job 77" in result.errors[0]
+    assert not [x for x in os.listdir("run") if x.startswith("lock.")], os.listdir("run")
     lock_of(os.uname().nodename, 0)  # of this host, and nobody holds it
     bcop("train", path, "--run", "run", "--max-steps", 8)
     with open("run/lock", "w", encoding="utf-8") as file:  # taken, and nothing written yet

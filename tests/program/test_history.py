@@ -153,6 +153,13 @@ def check_stop():
     attempts(done, start(1, 0), end(1, 0, 65, 65))
     assert "nothing to stop" in bcop("stop", done).err
     assert not os.path.exists(os.path.join(done, "stop"))
+    # Not running: only what may be started again by itself is to stay stopped.
+    for code, waits in ((0, False), (75, True), (79, False), (80, False), (81, True), (None, True)):
+        run = make_run(f"ended {code}", 30)
+        attempts(run, start(1, 0), *([] if code is None else [end(1, code, 30, 30)]))
+        said = bcop("stop", run).err
+        assert "not running" in said and ("nothing to stop" in said) != waits, said
+        assert os.path.exists(os.path.join(run, "stop")) == waits, code
 
 
 def check_bad_folders():
@@ -178,7 +185,7 @@ def check_plot():
         json.dump({"traceEvents": [{"name": "forward", "ph": "X", "ts": 0, "dur": 1500},
                                    {"name": "up\"date", "ph": "X", "ts": 2, "dur": 2500}]}, out)
     if not shutil.which("gnuplot"):
-        fails(69, "plot", run, message="no gnuplot", ranks=(None,))
+        fails(66, "plot", run, message="no gnuplot", ranks=(None,))
         print("        no gnuplot here: only its absence was checked")
         return
     bcop("plot", run)
@@ -200,7 +207,7 @@ def check_plot():
     fails(66, "plot", run, "--profile", "none.json", message="none.json", ranks=(None,))
     done = subprocess.run([BCOP, "plot", run], env=os.environ | {"PATH": "/nowhere"}, check=False,
                           capture_output=True, text=True)
-    assert done.returncode == 69 and "gnuplot-nox" in done.stderr, done
+    assert done.returncode == 66 and "gnuplot-nox" in done.stderr, done
 
 
 def check_a_real_run():
