@@ -24,6 +24,27 @@ def check_preemption():
     every_step_once(folder, steps)
 
 
+def check_preemption_by_term():
+    """A job that asks for no signal gets TERM when its grace time begins."""
+    for by in ("srun", "mpirun"):
+        path, folder = long_config(by), f"checkpoints/{by}"
+        script = submit("--print", "--by", by, "--", "train", path, "--set",
+                        "checkpoint.every_epochs=1", script=True)
+        os.makedirs(folder)
+        with open(f"{folder}/own.sbatch", "w", encoding="utf-8") as out:
+            out.writelines(x for x in script.splitlines(True) if "--signal" not in x)
+        number = int(run("sbatch", "--parsable", f"{folder}/own.sbatch").stdout)
+        wait_for_step(folder, 40)
+        urgent = config(f"urgent-{by}", train="{batch: 32, lanes: 8, epochs: 1}")
+        first, = submit("--partition", "urgent", "--", "train", urgent, cancel=False)
+        until(lambda number=number: int(job(number)[0]["Restarts"]) >= 1)
+        steps = shorten(path, folder)
+        wait_for(first)
+        task, = wait_for(number)
+        assert task["Restarts"] == "1", (task, logs())
+        every_step_once(folder, steps)
+
+
 def killed_node(node):
     path, folder = long_config("node"), "checkpoints/node"
     number, = submit("--", "train", path, "--set", "checkpoint.every_epochs=1")

@@ -56,12 +56,14 @@ def start_slurm(nodes=2):
     return folder
 
 
-def submit(*arguments, shape=(2, 2), time_limit="10", code=0, cancel=True):
-    """Submits with bcop-slurm; the numbers of the jobs. What a failed check has left is cancelled."""
+def submit(*arguments, shape=(2, 2), time_limit="10", code=0, cancel=True, script=False):
+    """Submits with bcop-slurm; the numbers of the jobs (`script`: what it prints). What a failed check has left is cancelled."""
     if cancel:
         run("scancel", "--user", str(os.getuid()), code=None)
     done = run(BCOP_SLURM, "--nodes", shape[0], "--ranks-per-node", shape[1], "--time", time_limit,
                *arguments, code=code)
+    if script:
+        return done.stdout
     return [int(x) for x in done.stdout.split()] if code == 0 else done
 
 
