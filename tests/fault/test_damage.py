@@ -65,4 +65,23 @@ def check_every_damage_is_noticed():
     print(f"{FLIPS} flips and {TRUNCATIONS} truncations: all noticed")
 
 
+def check_a_file_that_is_gone():
+    path = faults.tiny("gone")
+    faults.whole(path, LAST)
+    for name, words in (("state.h5", f"trying step {OLD}"), ("MANIFEST.json", "continuing from")):
+        run = faults.copy("whole", f"without-{name}")
+        os.unlink(os.path.join(faults.step_folder(run, LAST), name))
+        said = bcop("train", path, "--run", run).err
+        assert words in said and f"step-{OLD:08d} (step {OLD}" in said, said
+        assert os.path.isdir(faults.step_folder(run, LAST) + ".bad"), os.listdir(run)
+        faults.same_end(run, "whole", LAST, name)
+        for step in (OLD, LAST):  # and of all of them
+            os.unlink(os.path.join(faults.step_folder(run, step), name))
+        held = os.listdir(run)
+        for ranks in (None, 2):
+            refused = bcop("train", path, "--run", run, "--set", "train.epochs=3", ranks=ranks, code=65)
+            assert len(refused.errors) == 1 and "valid" in refused.errors[0], refused.err
+        assert sorted(os.listdir(run)) == sorted(held), "nothing is touched"
+
+
 main(globals())
