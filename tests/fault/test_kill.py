@@ -13,6 +13,7 @@ sys.path.insert(0, os.path.join(os.environ["BCOP_SOURCE_DIR"], "tests", "support
 import faults  # noqa: E402
 from program import main  # noqa: E402
 
+del os.environ["OMPI_MCA_odls_base_sigkill_timeout"]  # as at a user's
 KILLS = faults.count(20)
 EPOCHS = 60
 LAST = 6 * EPOCHS
