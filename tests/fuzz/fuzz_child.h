@@ -17,10 +17,16 @@ char *fuzz_counters_begin(void); /* counters.c */
 char *fuzz_counters_end(void);
 extern uint32_t H5_checksum_metadata(const void *data, size_t length, uint32_t initial);
 
+const char *__asan_default_options(void);
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed);
 
 enum { CHILD_SECONDS = 10 };
+
+/* A damaged length makes the library ask for more than there is, and take NULL for an answer. */
+const char *__asan_default_options(void) {
+    return "allocator_may_return_null=1:max_allocation_size_mb=1024";
+}
 
 static void child_run(void (*work)(const uint8_t *data, size_t size), const uint8_t *data,
                       size_t size) {
