@@ -46,6 +46,14 @@ static const char *skip_decimal(const char *p) {
     return any ? end : NULL;
 }
 
+/* Whether a decimal lies where double holds fewer of its digits, or none: a quotient of it would be
+   off by more than roundings. */
+static bool loses_digits(const char *decimal, double value) {
+    const char *digits = decimal + (*decimal == '+' || *decimal == '-');
+    digits += strspn(digits, "0.");
+    return fabs(value) < DBL_MIN && *digits >= '1' && *digits <= '9';
+}
+
 bool bcop_option_parse_real(const char *text, double *value) {
     const char *end = skip_decimal(text + (*text == '+' || *text == '-'));
     if (!end)
@@ -55,7 +63,7 @@ bool bcop_option_parse_real(const char *text, double *value) {
         const char *below = end + 1;
         end = skip_decimal(below);
         const double divisor = end ? strtod(below, NULL) : 0;
-        if (divisor == 0 || !isfinite(divisor))
+        if (divisor < DBL_MIN || !isfinite(divisor) || loses_digits(text, v))
             return false;
         v /= divisor;
     }

@@ -89,8 +89,9 @@ const bcop_option *bcop_option_differs(const bcop_option *table, const void *a, 
  * indented by `indent` spaces, required keys as `key: REQUIRED`. Valid YAML. Local. */
 void bcop_option_reference(FILE *out, int indent, const bcop_option *table);
 
-/* Reads a decimal or a fraction of decimals, e.g. "0.5" or "36/255", whole text, finite. False when
- * it is none. Local. */
+/* Reads a decimal or a fraction of decimals, e.g. "0.5" or "36/255", whole text, finite, parts of
+ * fractions 0 or not below 1e-307. A decimal gives the nearest double, a fraction is off by at most
+ * three roundings. False when it is none. Local. */
 bool bcop_option_parse_real(const char *text, double *value);
 
 #endif
