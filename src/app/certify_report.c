@@ -135,7 +135,8 @@ void bcop_certify_report_text(const bcop_network *n, const bcop_reals *eps, doub
     double rounding, rounding_float32;
     largest_rounding(n, eps, &rounding, &rounding_float32);
     bcop_log_info("proven Lipschitz bound %.9f (input scale %g)",
-                  n->certifier.certificate.lipschitz, bcop_model_input_scale(n->model));
+                  bcop_rounding_up(n->certifier.certificate.lipschitz, 9),
+                  bcop_model_input_scale(n->model));
     bcop_log_info("allowed for rounding: %.1e of a margin; for the float32 forward pass %.1e",
                   rounding, rounding_float32);
     bcop_log_info("L2 radius   certified   95%% interval      float32 forward pass");

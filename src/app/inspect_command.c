@@ -155,12 +155,12 @@ static void print_layers(const bcop_network *n, const findings *f) {
         if (blocks[0])
             snprintf(defect, sizeof defect, "%.1e", f->defect[i]);
         bcop_log_info("%-14s %-12s %-12s %10ld  %-8s  %-15.9f  %s", l->name, in, out,
-                      parameter_count(l), defect, f->bound[i], blocks);
+                      parameter_count(l), defect, bcop_rounding_up(f->bound[i], 9), blocks);
         total += parameter_count(l);
         worst = fmax(worst, f->defect[i]);
     }
     bcop_log_info("%-40s %10ld  %.1e   %.9f", "all", total, worst,
-                  f->lipschitz / bcop_model_input_scale(n->model));
+                  bcop_rounding_up(f->lipschitz / bcop_model_input_scale(n->model), 9));
 }
 
 static void print_text(const bcop_network *n, const findings *f) {
@@ -170,7 +170,7 @@ static void print_text(const bcop_network *n, const findings *f) {
         bcop_log_info("input channel %d: (x - %.9g) * %.9g", c, (double)n->model->mean[c],
                       (double)n->model->inverse_std[c]);
     bcop_log_info("input scale %g, Lipschitz bound in pixel units %.9f",
-                  bcop_model_input_scale(n->model), f->lipschitz);
+                  bcop_model_input_scale(n->model), bcop_rounding_up(f->lipschitz, 9));
     bcop_provenance_print(&n->snapshot);
 }
 

@@ -89,11 +89,12 @@ static bcop_status print_json(const bcop_network *n, const char *file, const ans
 
 static void print_text(const bcop_network *n, const char *file, const answers *a) {
     bcop_log_info("%s (step %ld), %s, %ld images, proven Lipschitz bound %.9f", n->snapshot.folder,
-                  n->snapshot.progress.step, file, a->count, n->certifier.certificate.lipschitz);
+                  n->snapshot.progress.step, file, a->count,
+                  bcop_rounding_up(n->certifier.certificate.lipschitz, 9));
     bcop_log_info("     image  label      margin  certified L2 radius");
     for (long i = 0; i < a->count; i++)
         bcop_log_info("%10ld  %5d  %10.6f  %.6f", i, (int)a->answer[i].label, a->answer[i].margin,
-                      a->answer[i].radius);
+                      bcop_rounding_down(a->answer[i].radius, 6));
 }
 
 static bcop_status predict(bcop_network *n, const char *file, bool json) {

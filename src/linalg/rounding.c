@@ -41,3 +41,14 @@ double bcop_rounding_norm(long count, const double *x) {
     /* squares of less than 1e-154 vanish */
     return sqrt(sum) * upward((double)count) + 1e-150 * sqrt((double)count);
 }
+
+double bcop_rounding_up(double value, int places) {
+    const double unit = pow(10, places), up = ceil(value * unit) / unit;
+    if (!(up < INFINITY)) /* it has no such places, or is none */
+        return value;
+    return up < value ? up + 1 / unit : up;
+}
+
+double bcop_rounding_down(double value, int places) {
+    return -bcop_rounding_up(-value, places);
+}

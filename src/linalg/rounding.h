@@ -24,6 +24,11 @@ typedef struct bcop_rounding {
  * ||S||_inf. Its own rounding is included. Local. */
 double bcop_rounding_absolute(int out, int in, int taps, const double *stored);
 
+/* The decimal of `places` places next to value that is not below it, or not above it: a bound
+ * printed with %.*f must stay one. Local. */
+double bcop_rounding_up(double value, int places);
+double bcop_rounding_down(double value, int places);
+
 /* Upper bound on the L2 norm of x[count], its own rounding included. Local. */
 double bcop_rounding_norm(long count, const double *x);
 

@@ -161,8 +161,9 @@ const double *bcop_certificate_forward(bcop_certificate *c, int n, const float *
 
 /* ---- judging ---- */
 
+/* 0 for a NaN too, and below where a rounding is relative. */
 static double positive(double radius) {
-    return radius > 0 ? radius : 0; /* NaN too */
+    return radius > LEAST ? radius : 0;
 }
 
 bcop_verdict bcop_certificate_judge(const bcop_certificate *c, int i, const double *z, int label) {
