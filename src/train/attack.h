@@ -7,8 +7,9 @@
  *         eps (1 - t/steps), each followed by the projection onto the ball and [0, 1]. The first
  *         restart begins at the image, the others uniformly in the ball.
  *   fgsm  (Goodfellow et al., ICLR 2015) one step along the signs of the gradient, of L2 length
- * eps. When a wrong answer is found, the nearest wrong one on the segment from the image to it is
- * looked for by bisection: what a certificate must stand up to is its distance.
+ *         eps.
+ * When a wrong answer is found, the nearest wrong one on the segment from the image to it is looked
+ * for by bisection: what a certificate must stand up to is its distance.
  *
  * What an attack finds is an upper bound of the accuracy under attack, as a certificate is a lower
  * one. Random numbers are keyed by image and restart, and images are cut into the same groups on
