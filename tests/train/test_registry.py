@@ -1,7 +1,10 @@
 #!/usr/bin/python3
 # run: label unit
 """Every member of the structures that a training run lives in is either saved in a checkpoint or
-marked below with why it need not be. A new member fails this test until somebody has decided."""
+marked below with why it need not be, and so is every variable of the files it runs through. The
+structures are found from the trainer's on, by the types of members. What is new fails this test until
+somebody has decided."""
+import glob
 import os
 import re
 import sys
@@ -54,9 +57,55 @@ STRUCTS = {
     ("train/exchange.h", "bcop_exchange"): {
         CONFIG: "comm model stage lanes batch parts part part_of factors row zero tables",
         SCRATCH: "sums lane waiting factor"},
+    ("train/exchange.h", "bcop_exchange_factor"): {
+        CONFIG: "layer entry first rows cols", SCRATCH: "left right image"},
+    ("train/worker.h", "bcop_worker_data"): {CONFIG: "split"},
+    ("train/checkpoint.h", "bcop_checkpoint"): {
+        CONFIG: "comm model count field part stage first_slot", SCRATCH: "stored"},
+    ("ckpt/store.h", "bcop_field"): {CONFIG: "path type dimensions size data unit help"},
+    ("train/evaluate.h", "bcop_evaluator"): {
+        CONFIG: "comm model dataset loss loss_options", SCRATCH: "x margin value"},
+    ("comm/lanes.h", "bcop_lanes"): {
+        CONFIG: "comm lanes length parts part whole run capacity others nodes node_covers offset per_part",
+        SCRATCH: "stack height covers slice mine total request requests"},
+    ("comm/lanes.h", "bcop_lane_part"): {CONFIG: "begin length root"},
+    ("comm/lanes.h", "bcop_lane_run"): {CONFIG: "first count"},
+    ("comm/columns.h", "bcop_columns"): {
+        CONFIG: "comm width row first count", SCRATCH: "own wanted packed request requests"},
+    ("ortho/stage.h", "bcop_stage_rule"): {CONFIG: "optimizer optimizer_options placement bjorck"},
+    ("ortho/placement.h", "bcop_placement_rule"): {CONFIG: "wanted share_above grid_above grid_rows"},
+    ("ortho/placement.h", "bcop_placement_choice"): {CONFIG: "placement owner first"},
+    ("ortho/bjorck.h", "bcop_bjorck_rule"): {CONFIG: "tolerance max_iterations"},
+    ("ortho/optimizer.h", "bcop_slot"): {CONFIG: "name single"},
+    ("grid/grid.h", "bcop_grid"): {CONFIG: "rows cols row col", OUTSIDE: "comm context handle line"},
+    ("nn/layer.h", "bcop_layer_pairs"): {BUILT: "distance", SCRATCH: "label slope"},
+    ("nn/layer_conv.c", "conv_state"): {
+        CONFIG: "c_in c_out height width k stride zero_pad", BUILT: "kernel taps forward adjoint",
+        SCRATCH: "slope tap"},
+    ("nn/layer_dense.c", "dense_state"): {CONFIG: "in out", BUILT: "rows"},
+    ("nn/kernel.h", "bcop_kernel"): {
+        CONFIG: "c m r k factors", BUILT: "taps projected", SCRATCH: "product slope slope_projected"},
+    ("data/prefetch.h", "bcop_prefetch_plan"): {
+        CONFIG: "dataset batch first_row rows seed augment crop_padding first_step"},
+    ("data/dataset.c", "bcop_dataset"): {CONFIG: "kind images first count"},
+    ("data/dataset.h", "bcop_images"): {CONFIG: "count shape classes fingerprint", OUTSIDE: "state"},
+    ("data/prefetch.c", "buffer"): {SCRATCH: "x label example"},
     ("data/prefetch.c", "bcop_prefetch"): {
         CONFIG: "plan shape count steps arena", SCRATCH: "buffer original",
         BUILT: "order order_epoch", OUTSIDE: "thread mutex changed filled given closing"},
+}
+
+# Of one value or one handle: whoever has such a member has marked it.
+PLAIN = "bcop_shape bcop_arena bcop_comm"
+
+# Variables outside of structures in the folders that a step runs through, and why they are not saved.
+FOLDERS = ("train", "ortho", "nn", "data", "linalg", "grid", "comm")
+VARIABLES = {
+    "train/stop.c system_asked": OUTSIDE, "train/stop.c person_asked": OUTSIDE,
+    "train/stop.c stop_file": OUTSIDE, "train/stop.c looked_at": CLOCK,
+    "comm/traffic.c counted": CLOCK, "comm/traffic.c current": CLOCK,
+    "comm/traffic.c unreported": CLOCK,
+    "comm/comm.c text": BUILT, "linalg/product.c text": BUILT,
 }
 
 
@@ -83,6 +132,60 @@ def members(path, name):
     return found
 
 
+def definitions():
+    """{structure: (file, body)} of all that src/ defines."""
+    found = {}
+    for path in glob.glob(os.path.join(SOURCE, "src", "*", "*.[ch]")):
+        with open(path, encoding="utf-8") as file:
+            text = without_comments(file.read())
+        for name, body in re.findall(r"struct (\w+) \{\n(.*?)\n\}", text, re.DOTALL):
+            found[name] = os.path.relpath(path, os.path.join(SOURCE, "src")), body
+    return found
+
+
+def layer_states():
+    """The structures behind bcop_layer.state."""
+    for path in glob.glob(os.path.join(SOURCE, "src", "nn", "*.c")):
+        with open(path, encoding="utf-8") as file:
+            yield from re.findall(r"\.state_size = sizeof\((\w+)\)", file.read())
+
+
+def reached():
+    """The structures that the trainer can change through its members, theirs and so on, but those of
+    handles and clocks, and those it only reads: (file, name)."""
+    defined, found, ways = definitions(), set(), ["trainer", *layer_states()]
+    while ways:
+        name = ways.pop()
+        place, body = defined[name]
+        if (place, name) in found or name in PLAIN.split():
+            continue
+        found.add((place, name))
+        marks = STRUCTS.get((place, name), {})
+        ignored = f"{marks.get(OUTSIDE, '')} {marks.get(CLOCK, '')}".split()
+        for declaration in body.split(";"):
+            kind = re.match(r"\s*(const )?(?:struct )?(\w+) ", declaration)
+            names = re.findall(r"\w+", re.sub(r"\[[^]]*\]", "", declaration))
+            read_only = kind and kind.group(1) and "*" in declaration
+            if kind and kind.group(2) in defined and not read_only and names[-1] not in ignored:
+                ways.append(kind.group(2))
+    return found
+
+
+def variables():
+    """Those that can change, of a file or of a function: "file name"."""
+    found = set()
+    for folder in FOLDERS:
+        for path in glob.glob(os.path.join(SOURCE, "src", folder, "*.c")):
+            with open(path, encoding="utf-8") as file:
+                text = without_comments(file.read())
+            place = f"{folder}/{os.path.basename(path)}"
+            for line in re.findall(r"^(?:\s*static\s|[a-z_]\w*\s)[^;({]*;", text, re.MULTILINE):
+                name = re.search(r"(\w+)(\[[^]]*\])*\s*(=[^;]*)?;", line)
+                if name and not re.match(r"\s*(static\s+)?(extern|const|typedef|struct \w+;)", line):
+                    found.add(f"{place} {name.group(1)}")
+    return found
+
+
 def saved_numbers():
     """The names of the registry of numbers in train/checkpoint.c."""
     with open(os.path.join(SOURCE, "src", "train", "checkpoint.c"), encoding="utf-8") as file:
@@ -99,6 +202,11 @@ def main():
         wrong += [f"src/{path}: {name}.{m} is neither saved nor marked in this test"
                   for m in sorted(declared - set(marked))]
         wrong += [f"{name}.{m}: marked, but src/{path} has none" for m in sorted(set(marked) - declared)]
+    wrong += [f"src/{path}: no member of {name} is marked in this test"
+              for path, name in sorted(reached() - set(STRUCTS))]
+    wrong += [f"src/{v}: a variable that is not marked in this test"
+              for v in sorted(variables() - set(VARIABLES))]
+    wrong += [f"src/{v}: marked, but there is none" for v in sorted(set(VARIABLES) - variables())]
     if saved_numbers() != members("train/checkpoint.h", "bcop_progress"):
         wrong.append("bcop_progress: not all of it is in progress_table of train/checkpoint.c")
     for line in wrong:
