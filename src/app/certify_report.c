@@ -49,11 +49,6 @@ static void largest_rounding(const bcop_network *n, const bcop_reals *eps, doubl
 
 /* ---- JSON ---- */
 
-/* A bound that is infinite is no number: null. */
-static json_t *finite_json(double value) {
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *interval_json(double accuracy, long trials) {
     double low, high;
     bcop_interval_share(lround(accuracy * (double)trials), trials, CONFIDENCE, &low, &high);
@@ -92,9 +87,9 @@ void bcop_certify_report_json(const bcop_network *n, const bcop_reals *eps, doub
     json_object_set_new(out, "certified", certified);
     json_object_set_new(out, "lipschitz", json_real(n->certifier.certificate.lipschitz));
     json_object_set_new(out, "input_scale", json_real(bcop_model_input_scale(n->model)));
-    json_object_set_new(out, "rounding", finite_json(rounding));
+    json_object_set_new(out, "rounding", bcop_json_real(rounding));
     json_object_set_new(out, "certified_float32", float32);
-    json_object_set_new(out, "rounding_float32", finite_json(rounding_float32));
+    json_object_set_new(out, "rounding_float32", bcop_json_real(rounding_float32));
     json_object_set_new(out, "confidence", json_real(CONFIDENCE));
     json_object_set_new(out, "clean_interval", interval_json(clean, trials));
     json_object_set_new(out, "certified_interval", intervals);

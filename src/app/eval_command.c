@@ -15,10 +15,11 @@ typedef struct arguments {
 
 static bcop_status print_json(const bcop_network *n, const arguments *a, const bcop_reals *eps,
                               const bcop_evaluation *v) {
-    json_t *out = json_pack("{s:s, s:I, s:I, s:s, s:I, s:f, s:f}", "checkpoint", n->snapshot.folder,
-                            "step", (json_int_t)n->snapshot.progress.step, "epoch",
-                            (json_int_t)n->snapshot.progress.epoch, "split", a->split, "examples",
-                            (json_int_t)v->examples, "loss", v->loss, "clean", v->clean);
+    json_t *out =
+        json_pack("{s:s, s:I, s:I, s:s, s:I, s:o, s:f}", "checkpoint", n->snapshot.folder, "step",
+                  (json_int_t)n->snapshot.progress.step, "epoch",
+                  (json_int_t)n->snapshot.progress.epoch, "split", a->split, "examples",
+                  (json_int_t)v->examples, "loss", bcop_json_real(v->loss), "clean", v->clean);
     if (out && a->eps)
         bcop_certify_report_json(n, eps, v->clean, out);
     return bcop_json_print(out);

@@ -69,9 +69,10 @@ static json_t *blocks_json(const bcop_layer *layer, const double *defect) {
     for (int p = 0; p < layer->parameters; p++) {
         const bcop_parameter *block = &layer->parameter[p];
         if (block->orthonormal)
-            json_array_append_new(blocks, json_pack("{s:s, s:i, s:i, s:f}", "name",
-                                                    short_name(block), "rows", block->rows, "cols",
-                                                    block->cols, "defect", defect[p]));
+            json_array_append_new(blocks,
+                                  json_pack("{s:s, s:i, s:i, s:o}", "name", short_name(block),
+                                            "rows", block->rows, "cols", block->cols, "defect",
+                                            bcop_json_real(defect[p])));
     }
     return blocks;
 }
@@ -81,12 +82,12 @@ static json_t *layers_json(const bcop_network *n, const findings *f) {
     for (int i = 0; i < n->model->count; i++) {
         const bcop_layer *layer = &n->model->layer[i];
         json_array_append_new(layers,
-                              json_pack("{s:i, s:s, s:o, s:o, s:I, s:f, s:f, s:o}", "index", i,
+                              json_pack("{s:i, s:s, s:o, s:o, s:I, s:o, s:f, s:o}", "index", i,
                                         "kind", layer->kind->name, "in", shape_json(layer->in),
                                         "out", shape_json(layer->out), "parameters",
-                                        (json_int_t)parameter_count(layer), "defect", f->defect[i],
-                                        "lipschitz", f->bound[i], "blocks",
-                                        blocks_json(layer, blocks_of(n->model, f, i))));
+                                        (json_int_t)parameter_count(layer), "defect",
+                                        bcop_json_real(f->defect[i]), "lipschitz", f->bound[i],
+                                        "blocks", blocks_json(layer, blocks_of(n->model, f, i))));
     }
     return layers;
 }

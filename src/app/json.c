@@ -1,6 +1,11 @@
 #include "app/json.h"
 
+#include <math.h>
 #include <stdio.h>
+
+json_t *bcop_json_real(double value) {
+    return isfinite(value) ? json_real(value) : json_null();
+}
 
 bcop_status bcop_json_print(json_t *object) {
     if (!object)

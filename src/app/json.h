@@ -6,6 +6,9 @@
 
 #include <jansson.h>
 
+/* A number, or null where it is not finite, which JSON has no word for. */
+json_t *bcop_json_real(double value);
+
 /* Prints `object` (takes the reference; NULL: a text in it was no UTF-8 or a number not finite) and
  * a newline. BCOP_IO when stdout cannot take it. Local. */
 bcop_status bcop_json_print(json_t *object);

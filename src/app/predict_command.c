@@ -61,9 +61,9 @@ static json_t *image_json(const answers *a, long index) {
     json_t *logits = json_array();
     for (int j = 0; j < a->classes; j++)
         json_array_append_new(logits, json_real(a->logits[index * a->classes + j]));
-    return json_pack("{s:I, s:i, s:f, s:f, s:o}", "index", (json_int_t)index, "label",
-                     (int)one->label, "margin", one->margin, "radius", one->radius, "logits",
-                     logits);
+    return json_pack("{s:I, s:i, s:o, s:o, s:o}", "index", (json_int_t)index, "label",
+                     (int)one->label, "margin", bcop_json_real(one->margin), "radius",
+                     bcop_json_real(one->radius), "logits", logits);
 }
 
 /* Pixels may be as large as float32 can be. */
