@@ -125,16 +125,23 @@ static void add_errors(bcop_certificate *c, const bcop_rounding *step, double li
     }
 }
 
-/* The scaled input, its error relative to itself. */
+/* The scaled input, its error relative to itself. In float32 a pixel may be too far from the mean.
+ */
 static void scale_input(bcop_certificate *c, int n, const float *x, double *y) {
     const bcop_model *m = c->model;
     const int channels = m->in.channels;
     const long size = bcop_shape_size(m->in);
-    for (long k = 0; k < n * size; k += channels)
-        for (int ch = 0; ch < channels; ch++)
-            y[k + ch] = ((double)x[k + ch] - (double)m->mean[ch]) * (double)m->inverse_std[ch];
-    for (int i = 0; i < n; i++)
-        c->error[i] = c->float_error[i] = 0;
+    for (int i = 0; i < n; i++) {
+        double farthest = 0;
+        for (long k = i * size; k < (i + 1) * size; k++) {
+            const long ch = k % channels;
+            const double apart = (double)x[k] - (double)m->mean[ch];
+            farthest = fmax(farthest, fabs(apart));
+            y[k] = apart * (double)m->inverse_std[ch];
+        }
+        c->error[i] = 0;
+        c->float_error[i] = farthest < FLOAT_SAFE ? 0 : INFINITY;
+    }
     add_errors(c, &INPUT, 1, n, size, size, y);
 }
 
