@@ -223,10 +223,9 @@ static int passes(const subject *s) {
     return bcop_worker_passes(s->layer);
 }
 
-/* Of all passes over the subject's images: 2 flops per weight, pixel and image. */
+/* Of all passes over the subject's images. */
 static double flops(const subject *s) {
-    return 2.0 * (double)bcop_layer_stored_count(s->layer) * s->layer->out.height *
-           s->layer->out.width * s->images * passes(s);
+    return bcop_worker_flops(s->layer) * s->images;
 }
 
 static void report_subject(const subject *s, json_t *layers) {

@@ -116,8 +116,7 @@ static void calibrate(const run *r) {
     const long images = w->exchange.row[w->comm->rank + 1] - w->exchange.row[w->comm->rank];
     double compute = 0, update = 0;
     for (int i = 0; i < w->model->count; i++)
-        compute +=
-            bcop_worker_passes(&w->model->layer[i]) * w->model->layer[i].flops * (double)images;
+        compute += bcop_worker_flops(&w->model->layer[i]) * (double)images;
     for (int i = 0; i < w->stage.count; i++)
         update += bcop_stage_flops(&w->stage, i, iterations);
     double *seconds = r->seconds;

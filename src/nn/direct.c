@@ -75,6 +75,7 @@ typedef struct tile {
     const bcop_direct *d;
     const float *x, *kernel;
     const float *bias; /* [BLOCK] */
+    const float *add;  /* laid out as y, or NULL */
     float *y;
     int valid; /* outputs of the block that there are */
 } tile;
@@ -102,18 +103,36 @@ INLINE void write_tile(const int tall, const int wide, const tile *t,
     }
 }
 
-INLINE void correlate_tile(const int tall, const int wide, const tile *t) {
-    const bcop_direct *d = t->d;
-    const long across = d->across, line = d->line;
-    const int run = d->run, lines = d->lines;
-    const float *x = t->x, *kernel = t->kernel;
-    vector sum[TALL][WIDE];
+/* What the sums of `tall` windows begin with. */
+INLINE void begin_tile(const int tall, const int wide, const tile *t,
+                       vector sum[restrict TALL][WIDE]) {
     UNROLLED
     for (int p = 0; p < tall; p++) {
         UNROLLED
         for (int v = 0; v < wide; v++)
             sum[p][v] = *(const vector *)(t->bias + v * LANES);
     }
+    if (!t->add)
+        return;
+    UNROLLED
+    for (int p = 0; p < tall; p++) {
+        const float *add = t->add + p * t->d->out_across;
+        float row[BLOCK] = {0};
+        if (t->valid < wide * LANES)
+            add = memcpy(row, add, (size_t)t->valid * sizeof *row);
+        UNROLLED
+        for (int v = 0; v < wide; v++)
+            sum[p][v] += *(const vector *)(add + v * LANES);
+    }
+}
+
+INLINE void correlate_tile(const int tall, const int wide, const tile *t) {
+    const bcop_direct *d = t->d;
+    const long across = d->across, line = d->line;
+    const int run = d->run, lines = d->lines;
+    const float *x = t->x, *kernel = t->kernel;
+    vector sum[TALL][WIDE];
+    begin_tile(tall, wide, t, sum);
     for (int l = 0; l < lines; l++, x += line) {
         const float *at = x;
         for (int i = 0; i < run; i++, at++, kernel += wide * LANES) {
@@ -154,7 +173,7 @@ static int piece(int left) {
 }
 
 void bcop_direct_correlate(const bcop_direct *d, const float *x, const float *packed,
-                           const float *bias, float *y) {
+                           const float *bias, const float *add, float *y) {
     for (int first = 0; first < d->outputs; first += BLOCK) {
         const int wide = block_vectors(d, first);
         float start[BLOCK] = {0};
@@ -169,7 +188,9 @@ void bcop_direct_correlate(const bcop_direct *d, const float *x, const float *pa
             for (int column = 0; column < d->width; column += tall) {
                 tall = piece(d->width - column);
                 t.x = x + row * d->down + column * d->across;
-                t.y = y + row * d->out_down + column * d->out_across + first;
+                const long at = row * d->out_down + column * d->out_across + first;
+                t.add = add ? add + at : NULL;
+                t.y = y + at;
                 if (wide == 1)
                     correlate_narrow(tall, &t);
                 else
@@ -320,9 +341,11 @@ INLINE void add_outputs(const int wide, const chunk *c, int valid, float *sum) {
         sum[o] += part[o];
 }
 
-/* Calls of slope_tile for one chunk. */
+/* Calls of slope_tile for one chunk; at least 1. */
 static long chunk_tiles(const bcop_direct *d) {
-    return (d->outputs + BLOCK - 1) / BLOCK * (long)d->lines * ((d->run + TALL - 1) / TALL);
+    const long tiles =
+        (d->outputs + BLOCK - 1) / BLOCK * (long)d->lines * ((d->run + TALL - 1) / TALL);
+    return tiles > 0 ? tiles : 1;
 }
 
 /* Adds one chunk to g and sum. */
@@ -376,11 +399,8 @@ static bool cut_chunk(const bcop_direct *d, int n, long number, const float *x, 
     return true;
 }
 
-void bcop_direct_slope(const bcop_direct *d, int n, const float *x, long x_image, const float *gy,
-                       long gy_image, float *g, float *sum) {
-    memset(g, 0, (size_t)d->lines * (size_t)d->run * (size_t)d->outputs * sizeof *g);
-    if (sum)
-        memset(sum, 0, (size_t)d->outputs * sizeof *sum);
+void bcop_direct_slope_add(const bcop_direct *d, int n, const float *x, long x_image,
+                           const float *gy, long gy_image, float *g, float *sum) {
     const long tiles = chunk_tiles(d);
     chunk c, after = {.x_image = x_image,
                       .x_down = d->down,
@@ -401,6 +421,14 @@ void bcop_direct_slope(const bcop_direct *d, int n, const float *x, long x_image
         }
         add_chunk(d, &c, next, g, sum);
     }
+}
+
+void bcop_direct_slope(const bcop_direct *d, int n, const float *x, long x_image, const float *gy,
+                       long gy_image, float *g, float *sum) {
+    memset(g, 0, (size_t)d->lines * (size_t)d->run * (size_t)d->outputs * sizeof *g);
+    if (sum)
+        memset(sum, 0, (size_t)d->outputs * sizeof *sum);
+    bcop_direct_slope_add(d, n, x, x_image, gy, gy_image, g, sum);
 }
 
 /* ---- the peak ---- */

@@ -28,16 +28,20 @@ typedef struct bcop_direct {
 long bcop_direct_packed(const bcop_direct *d);
 void bcop_direct_pack(const bcop_direct *d, long row, const float *outputs, float *packed);
 
-/* y as above for all windows of one image; bias[outputs] may be NULL. */
+/* y as above for all windows of one image, plus add, which is laid out as y and may be y; bias and
+ * add may be NULL. */
 void bcop_direct_correlate(const bcop_direct *d, const float *x, const float *packed,
-                           const float *bias, float *y);
+                           const float *bias, const float *add, float *y);
 
 /* The derivative: from gy, laid out as y, of n images that are x_image and gy_image floats apart,
  *     g[lines][run][outputs] = sum over windows of x[window + line + i] gy[window][o]
  * and, unless it is NULL, sum[outputs] = sum over windows of gy. At most 128 terms are added one
- * after the other, then these sums. */
+ * after the other, then these sums. A run of 0 floats leaves the sum alone. The second adds to what
+ * g and sum hold. */
 void bcop_direct_slope(const bcop_direct *d, int n, const float *x, long x_image, const float *gy,
                        long gy_image, float *g, float *sum);
+void bcop_direct_slope_add(const bcop_direct *d, int n, const float *x, long x_image,
+                           const float *gy, long gy_image, float *g, float *sum);
 
 /* Fused multiply-adds of `rounds` rounds that touch no memory, what any of this is measured
  * against: their number of flops is returned, the result goes to *sink, which is zero before. */

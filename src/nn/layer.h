@@ -57,9 +57,10 @@ typedef struct bcop_layer {
     long bound_work;           /* doubles of workspace for bound */
     bool normalised;           /* the last layer, which has pairs */
     bcop_layer_pairs pairs;
-    /* What it costs, for plans. Backward is two such products, one when the input's gradient is not
-       wanted. */
+    /* What it costs, for plans. Backward is two such products; only one and slope_share when the
+       input's gradient is not wanted. */
     double flops;          /* of the product of forward, per image */
+    double slope_share;    /* of those for the input's gradient, what slope does already */
     double build_flops;    /* operator from the parameters */
     double pull_flops;     /* gradients of the parameters from the lane gradient */
     int stored_dimensions; /* of the stored operator (kernel 4, weight 2), 0: none */
@@ -73,6 +74,7 @@ typedef struct bcop_tape {
     float *image; /* [n][cols] left U of a factored layer: what its product gives on the tall side's
                      factor, in forward or in backward */
     int first;    /* of the n images, in the group */
+    bool input_only; /* backward comes without slope before it */
 } bcop_tape;
 
 struct bcop_layer_kind {
@@ -113,7 +115,8 @@ struct bcop_layer_kind {
     void (*slope)(const bcop_layer *layer, int n, const bcop_tape *tape, const float *gy,
                   float *lane_gradient, float *scratch);
 
-    /* gx[n][in] = dL/dx from gy[n][out]; after slope, when both are wanted. */
+    /* gx[n][in] = dL/dx from gy[n][out]; after slope, when both are wanted. Slope and backward may
+     * use up what the tape holds. */
     void (*backward)(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy, float *gx,
                      float *scratch);
 
@@ -122,7 +125,8 @@ struct bcop_layer_kind {
     void (*pull)(bcop_layer *layer, const float *lane_gradient);
 
     /* The operator in PyTorch's order: kernel [c_out][c_in][k][k] or weight [out][in]; and back,
-     * after which forward works without the blocks. NULL when stored_name is. */
+     * for layers that are only evaluated: forward then works without the blocks. NULL when
+     * stored_name is. */
     void (*store)(const bcop_layer *layer, float *stored);
     void (*load)(bcop_layer *layer, const float *stored);
 

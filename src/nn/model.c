@@ -295,7 +295,7 @@ static void backward(const bcop_model *m, const bcop_layer *layer, int n, const 
                      float *gy, float *gx) {
     const double began = bcop_spans_begin();
     layer->kind->backward(layer, n, tape, gy, gx, m->scratch);
-    bcop_spans_end("backward", layer->name, began, n * layer->flops);
+    bcop_spans_end("backward", layer->name, began, n * (layer->flops - layer->slope_share));
 }
 
 void bcop_model_backward(bcop_model *m, int n, int row, const float *gz) {
@@ -331,7 +331,8 @@ void bcop_model_run(bcop_model *m, int n, int row, int first, float *lane_gradie
             const double began = bcop_spans_begin();
             layer->kind->slope(layer, n, &tape, in_tail(m, i) ? slope_of(m, i, row, first) : gy,
                                lane_gradient + layer->lane_at, m->scratch);
-            bcop_spans_end("slope", layer->name, began, layer->factored ? 0 : n * layer->flops);
+            bcop_spans_end("slope", layer->name, began,
+                           layer->factored ? 0 : n * (layer->flops + layer->slope_share));
             if (done)
                 done(context, i);
         }
@@ -351,7 +352,8 @@ static float *backward_layers(bcop_model *m, int begin, int end, int n, int firs
                               float *const buffer[2]) {
     for (int i = end - 1; i >= begin; i--) {
         const bcop_layer *layer = &m->layer[i];
-        const bcop_tape tape = tape_of(m, i, 0, first);
+        bcop_tape tape = tape_of(m, i, 0, first);
+        tape.input_only = true;
         float *gx = layer->kind->in_place ? gy : buffer[gy == buffer[0]];
         layer->kind->backward(layer, n, &tape, gy, gx, m->scratch);
         gy = gx;

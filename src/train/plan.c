@@ -142,7 +142,7 @@ static void add_layers(const bcop_worker *w, bcop_plan_rank *r) {
     for (int i = 0; i < w->model->count; i++) {
         const bcop_layer *layer = &w->model->layer[i];
         const int k = x->part_of[i];
-        r->compute += bcop_worker_passes(layer) * layer->flops * r->images;
+        r->compute += bcop_worker_flops(layer) * r->images;
         r->build += layer->build_flops;
         if (k >= 0 && (x->part[k].root < 0 || x->part[k].root == w->comm->rank))
             r->form += layer->pull_flops;

@@ -179,6 +179,10 @@ int bcop_worker_passes(const bcop_layer *layer) {
     return 1 + (layer->index > 0) + !layer->factored;
 }
 
+double bcop_worker_flops(const bcop_layer *layer) {
+    return bcop_worker_passes(layer) * layer->flops + (layer->index > 0 ? 0 : layer->slope_share);
+}
+
 /* ---- one step ---- */
 
 static void tell(const bcop_worker *w, bcop_phase phase) {

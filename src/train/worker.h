@@ -101,6 +101,9 @@ bcop_status bcop_worker_step(bcop_worker *worker, long step, double factor, cons
  */
 int bcop_worker_passes(const bcop_layer *layer);
 
+/* The flops of these passes, per image. Local. */
+double bcop_worker_flops(const bcop_layer *layer);
+
 /* What this rank hands to MPI in one step with so many Bjorck iterations in every block: each
  * message, and their sum. Local. */
 void bcop_worker_list(const bcop_worker *worker, int iterations, bcop_traffic_visitor v);

@@ -19,7 +19,7 @@ typedef struct instance {
     nn_oracle_conv conv; /* what the layer is */
     bool bias;
     int n;
-    char text[96]; /* its configuration */
+    char text[128]; /* its configuration */
     nn_fixture f;
     long in, out; /* values per image */
     float *x;     /* [n][in], NHWC */
@@ -34,15 +34,22 @@ static float *random_floats(uint64_t seed, long count) {
     return rounded;
 }
 
+/* How layers are applied, by the test that runs; with zero padding always dense. */
+static const char *way = "dense";
+
+static bool applies_factors(const instance *t) {
+    return strcmp(way, "factored") == 0 && !t->conv.zero;
+}
+
 /* height and width are those after the stride. */
 static instance open_instance(nn_oracle_conv conv, bool bias, int n, uint64_t seed) {
     instance t = {.conv = conv, .bias = bias, .n = n};
     t.conv.in.height *= conv.stride;
     t.conv.in.width *= conv.stride;
     snprintf(t.text, sizeof t.text,
-             "[conv: {channels: %d, kernel: %d, stride: %d, pad: %s, bias: %s}]", conv.channels,
-             conv.k * conv.stride, conv.stride, conv.zero ? "zero" : "cyclic",
-             bias ? "true" : "false");
+             "[conv: {channels: %d, kernel: %d, stride: %d, pad: %s, bias: %s, apply: %s}]",
+             conv.channels, conv.k * conv.stride, conv.stride, conv.zero ? "zero" : "cyclic",
+             bias ? "true" : "false", conv.zero ? "dense" : way);
     t.in = bcop_shape_size(t.conv.in);
     t.out = bcop_shape_size(nn_oracle_conv_out(&t.conv));
     t.f = nn_fixture_open(
@@ -141,7 +148,7 @@ static void forward_equals_the_definition(void **state) {
 }
 
 /* Someone who has only the stored numbers rebuilds the layer: unshuffle, pad, correlate. And the
-   layer that loads them computes the very same bits. */
+   layer that loads them, which is dense, computes the very same bits, or the same to rounding. */
 static void check_stored(instance *t) {
     float *y = nn_fixture_forward(&t->f, t->n, t->x);
     double **parameters = nn_fixture_parameters(&t->f);
@@ -163,7 +170,10 @@ static void check_stored(instance *t) {
                                        99);
     nn_fixture_load(&t->f, &other);
     float *again = nn_fixture_forward(&other, t->n, t->x);
-    assert_memory_equal(again, y, (size_t)(t->n * t->out) * sizeof *y);
+    if (applies_factors(t))
+        expect_near(t, "output of the loaded layer", t->n * t->out, rebuilt, again, 5e-6);
+    else
+        assert_memory_equal(again, y, (size_t)(t->n * t->out) * sizeof *y);
     nn_fixture_close(&other);
     free(again);
     free(rebuilt);
@@ -345,6 +355,109 @@ static void gradients_over_many_images(void **state) {
     close_instance(&t);
 }
 
+/* ---- dense against factored ---- */
+
+typedef struct result {
+    float *y, *gx, *gradient; /* of all parameters */
+    long parameters;
+} result;
+
+static result run_way(const char *how, nn_oracle_conv conv, int n) {
+    const char *const before = way;
+    way = how;
+    instance t = open_instance(conv, true, n, 21);
+    way = before;
+    float *gy = random_floats(5, n * t.out);
+    result r = {.gx = oracle_floats(n * t.in)};
+    r.y = nn_fixture_forward(&t.f, n, t.x);
+    nn_fixture_backward(&t.f, n, gy, r.gx);
+    for (int p = 0; p < t.f.model->parameters; p++)
+        r.parameters += bcop_parameter_size(t.f.model->parameter[p]);
+    r.gradient = oracle_floats(r.parameters);
+    for (long p = 0, done = 0; p < t.f.model->parameters; p++) {
+        const long size = bcop_parameter_size(t.f.model->parameter[p]);
+        memcpy(r.gradient + done, t.f.model->parameter[p]->gradient,
+               (size_t)size * sizeof *r.gradient);
+        done += size;
+    }
+    free(gy);
+    close_instance(&t);
+    return r;
+}
+
+static void expect_equal(long count, const float *expected, const float *got) {
+    double *exact = oracle_doubles(count);
+    oracle_to_double(count, expected, exact);
+    assert_true(oracle_relative_error(count, exact, got) <= 1e-5);
+    free(exact);
+}
+
+/* Blocks of many channels, and maps of which only some fit into one piece. */
+static void factored_equals_dense(void **state) {
+    (void)state;
+    static const struct {
+        nn_oracle_conv conv;
+        int n;
+    } layers[] = {{{.in = {8, 8, 64}, .stride = 1, .k = 3, .channels = 64}, 4},
+                  {{.in = {8, 4, 96}, .stride = 1, .k = 5, .channels = 65}, 3},
+                  {{.in = {4, 4, 20}, .stride = 2, .k = 2, .channels = 90}, 2},
+                  {{.in = {40, 30, 16}, .stride = 1, .k = 3, .channels = 16}, 8},
+                  {{.in = {96, 80, 12}, .stride = 1, .k = 2, .channels = 10}, 2}};
+    for (int l = 0; l < 5; l++) {
+        const nn_oracle_conv *c = &layers[l].conv;
+        const int n = layers[l].n, ss = c->stride * c->stride;
+        const long pixels = (long)n * c->in.height * c->in.width; /* after the stride */
+        result dense = run_way("dense", *c, n), factored = run_way("factored", *c, n);
+        expect_equal(pixels * c->channels, dense.y, factored.y);
+        expect_equal(pixels * ss * c->in.channels, dense.gx, factored.gx);
+        expect_equal(dense.parameters, dense.gradient, factored.gradient);
+        for (int i = 0; i < 2; i++) {
+            const result *r = i ? &dense : &factored;
+            free(r->y);
+            free(r->gx);
+            free(r->gradient);
+        }
+    }
+}
+
+/* By hand: 2 (k-1) 2 c r + c_in c_out against k^2 c_in c_out, and the lane gradient of the blocks.
+ */
+static void fewer_operations_choose(void **state) {
+    (void)state;
+    static const struct {
+        int in, out, k, factored, lane;
+        double flops;
+    } layers[] = {{8, 8, 3, 1, 64 + 4 * 32 + 8, 2 * (4 * 64 + 64.)},
+                  {8, 8, 2, 1, 64 + 2 * 32 + 8, 2 * (2 * 64 + 64.)},
+                  {8, 8, 1, 0, 64 + 8, 2 * 64.},
+                  {4, 8, 3, 0, 9 * 32 + 8, 2 * 9 * 32.},
+                  {5, 8, 3, 1, 40 + 4 * 32 + 8, 2 * (4 * 64 + 40.)},
+                  {8, 4, 5, 1, 32 + 8 * 32 + 4, 2 * (8 * 64 + 32.)}};
+    for (int l = 0; l < 6; l++) {
+        way = "auto";
+        instance t = open_instance((nn_oracle_conv){.in = {2, 2, layers[l].in},
+                                                    .stride = 1,
+                                                    .k = layers[l].k,
+                                                    .channels = layers[l].out},
+                                   true, 1, 1);
+        assert_int_equal(t.f.layer->lane_gradient, layers[l].lane);
+        assert_true(t.f.layer->flops == 4 * layers[l].flops);
+        assert_true((t.f.layer->pull_flops == 0) == (layers[l].factored || layers[l].k == 1));
+        close_instance(&t);
+    }
+}
+
+static void factored_wants_cyclic_padding(void **state) {
+    (void)state;
+    nn_fixture f;
+    const nn_setting setting = {.list =
+                                    "[conv: {channels: 4, kernel: 3, pad: zero, apply: factored}]",
+                                .in = {2, 2, 4},
+                                .classes = 16};
+    assert_int_equal(nn_fixture_create(&setting, &f), BCOP_CONFIG);
+    assert_non_null(strstr(bcop_status_message(), "apply: factored needs pad: cyclic"));
+}
+
 /* ---- runs ---- */
 
 /* Bits of image `place` in a run of the same size with other neighbours. */
@@ -385,7 +498,7 @@ static void images_do_not_see_each_other(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest each[] = {
         cmocka_unit_test(forward_equals_the_definition),
         cmocka_unit_test(stored_kernel_rebuilds_the_layer),
         cmocka_unit_test(keeps_norms_when_channels_allow),
@@ -393,5 +506,13 @@ int main(void) {
         cmocka_unit_test(gradients_over_many_images),
         cmocka_unit_test(images_do_not_see_each_other),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest both[] = {
+        cmocka_unit_test(factored_equals_dense),
+        cmocka_unit_test(fewer_operations_choose),
+        cmocka_unit_test(factored_wants_cyclic_padding),
+    };
+    int failed = cmocka_run_group_tests_name("dense", each, NULL, NULL);
+    way = "factored";
+    failed += cmocka_run_group_tests_name("factored", each, NULL, NULL);
+    return failed + cmocka_run_group_tests_name("dense or factored", both, NULL, NULL);
 }

@@ -110,7 +110,7 @@ static float *correlate(const instance *t, const float *bias) {
     const bcop_direct d = bcop_window_direct(&t->window, t->outputs);
     float *y = oracle_floats(t->n * t->out);
     for (int i = 0; i < t->n; i++)
-        bcop_direct_correlate(&d, t->maps + i * t->padded, t->packed, bias, y + i * t->out);
+        bcop_direct_correlate(&d, t->maps + i * t->padded, t->packed, bias, NULL, y + i * t->out);
     return y;
 }
 
@@ -195,7 +195,7 @@ static void bits_depend_on_the_window_alone(void **state) {
             bcop_direct_pack(&one, row, t.kernel + row * t.outputs + first, packed);
         for (int p = 0; p < w.height * w.width; p++) {
             const float *x = t.maps + p / w.width * all.down + p % w.width * all.across;
-            bcop_direct_correlate(&one, x, packed, t.bias + first, got);
+            bcop_direct_correlate(&one, x, packed, t.bias + first, NULL, got);
             assert_memory_equal(got, y + (long)p * t.outputs + first, sizeof got);
         }
     }

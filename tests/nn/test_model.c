@@ -343,7 +343,6 @@ static void input_gradient(void **state) {
     bcop_model_backward_input(trained.model, BATCH, gz, got[0]);
     bcop_model_forward(loaded.model, BATCH, 0, b.x[0]);
     bcop_model_backward_input(loaded.model, BATCH, gz, again[0]);
-    assert_memory_equal(again, got, sizeof got);
     int checked = 0;
     for (int i = 0; i < BATCH; i++) {
         double image[192], z[CLASSES], expected[192], nhwc[192];
@@ -354,6 +353,7 @@ static void input_gradient(void **state) {
         oracle_gradient(weighted_logits, &w, 192, image, 1e-6, expected);
         nn_oracle_nhwc(net_in, expected, nhwc);
         assert_true(oracle_relative_error(192, nhwc, got[i]) <= 1e-5);
+        assert_true(oracle_relative_error(192, nhwc, again[i]) <= 1e-5);
         checked++;
     }
     assert_true(checked >= 2);

@@ -51,7 +51,7 @@ STRUCTS = {
     ("nn/layer.h", "bcop_layer"): {
         "saved": "parameter",
         CONFIG: "kind where index name options in out parameters batch run group lane_gradient lane_at "
-                "factored input_left saved bound_work normalised flops build_flops pull_flops "
+                "factored input_left saved bound_work normalised flops slope_share build_flops pull_flops "
                 "stored_dimensions stored_size",
         BUILT: "state pairs"},
     ("train/exchange.h", "bcop_exchange"): {
