@@ -2,8 +2,8 @@
  *
  * Example i has label i % classes; each value is clamp(prototype + noise * normal, 0, 1) with the
  * prototype uniform in [0.25, 0.75] from stream (seed, SYNTHETIC, 0, class) and the normal from
- * stream (seed, SYNTHETIC, 1, i), for the test images (seed, SYNTHETIC, 2, i). Both streams are
- * drawn at each reading, so images take no memory. */
+ * stream (seed, SYNTHETIC, 1, i), for the test images (seed, SYNTHETIC, 2, i). The noise is drawn
+ * at each reading, so images take no memory, and so are prototypes unless all of them are small. */
 #include "base/rng.h"
 #include "data/dataset.h"
 
@@ -38,7 +38,10 @@ static const bcop_option table[] = {
 typedef struct synthetic_state {
     synthetic_options options;
     uint32_t noise_epoch; /* names the noise streams: 1 training, 2 test */
+    double *prototypes;   /* [classes][values], or NULL */
 } synthetic_state;
+
+enum { KEPT_MAX = 1 << 20 }; /* values of prototypes that are kept */
 
 static uint64_t fingerprint(const synthetic_options *o, bool test) {
     char text[256];
@@ -48,6 +51,26 @@ static uint64_t fingerprint(const synthetic_options *o, bool test) {
     return XXH3_64bits(text, (size_t)length);
 }
 
+static double next_mean(bcop_rng *prototype) {
+    return 0.25 + 0.5 * bcop_rng_uniform(prototype);
+}
+
+static bcop_status keep_prototypes(synthetic_state *s) {
+    const synthetic_options *o = &s->options;
+    const long size = (long)o->height * o->width * o->channels;
+    if (o->classes * size > KEPT_MAX)
+        return BCOP_OK;
+    s->prototypes = malloc((size_t)(o->classes * size) * sizeof *s->prototypes);
+    if (!s->prototypes)
+        return bcop_status_fail(BCOP_INTERNAL, "out of memory for the made-up images");
+    for (int c = 0; c < o->classes; c++) {
+        bcop_rng rng = bcop_rng_open((uint64_t)o->seed, BCOP_RNG_SYNTHETIC, 0, (uint64_t)c);
+        for (long i = 0; i < size; i++)
+            s->prototypes[c * size + i] = next_mean(&rng);
+    }
+    return BCOP_OK;
+}
+
 static bcop_status open_synthetic(const void *options, bool test, bcop_images *images) {
     synthetic_state *s = calloc(1, sizeof *s);
     if (!s)
@@ -55,6 +78,11 @@ static bcop_status open_synthetic(const void *options, bool test, bcop_images *i
     const synthetic_options *o = options;
     s->options = *o;
     s->noise_epoch = test ? 2 : 1;
+    const bcop_status status = keep_prototypes(s);
+    if (status != BCOP_OK) {
+        free(s);
+        return status;
+    }
     *images = (bcop_images){.count = test ? o->test_count : o->count,
                             .shape = {o->height, o->width, o->channels},
                             .classes = o->classes,
@@ -70,19 +98,23 @@ static int label_synthetic(const bcop_images *images, long index) {
 static void read_synthetic(const bcop_images *images, long index, float *x) {
     const synthetic_state *s = images->state;
     const uint64_t seed = (uint64_t)s->options.seed;
-    const uint64_t label = (uint64_t)label_synthetic(images, index);
-    bcop_rng prototype = bcop_rng_open(seed, BCOP_RNG_SYNTHETIC, 0, label);
-    bcop_rng noise = bcop_rng_open(seed, BCOP_RNG_SYNTHETIC, s->noise_epoch, (uint64_t)index);
+    const int label = label_synthetic(images, index);
     const long size = bcop_shape_size(images->shape);
+    const double *kept = s->prototypes ? s->prototypes + label * size : NULL;
+    bcop_rng prototype = bcop_rng_open(seed, BCOP_RNG_SYNTHETIC, 0, (uint64_t)label);
+    bcop_rng noise = bcop_rng_open(seed, BCOP_RNG_SYNTHETIC, s->noise_epoch, (uint64_t)index);
     for (long i = 0; i < size; i++) {
-        const double mean = 0.25 + 0.5 * bcop_rng_uniform(&prototype);
-        const double value = mean + s->options.noise * bcop_rng_normal(&noise);
+        double value = kept ? kept[i] : next_mean(&prototype);
+        if (s->options.noise > 0)
+            value += s->options.noise * bcop_rng_normal(&noise);
         x[i] = (float)(value < 0 ? 0 : value > 1 ? 1 : value);
     }
 }
 
 static void close_synthetic(bcop_images *images) {
-    free(images->state);
+    synthetic_state *s = images->state;
+    free(s->prototypes);
+    free(s);
     *images = (bcop_images){0};
 }
 

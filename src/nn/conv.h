@@ -57,6 +57,9 @@ void bcop_conv_make_taps(const bcop_layer *layer);
 double bcop_conv_dense_count(const bcop_conv *c);
 double bcop_conv_factored_count(const bcop_conv *c);
 
+/* Those of the last product of backward, which gives the gradient of the input. Local. */
+double bcop_conv_factored_first(const bcop_conv *c);
+
 /* bound, forward64, scratch64 and rounding of bcop_layer_kind. */
 double bcop_conv_check_bound(const bcop_layer *layer, double *work);
 void bcop_conv_check_forward64(const bcop_layer *layer, int n, const double *stored,

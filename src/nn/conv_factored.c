@@ -45,6 +45,10 @@ static int factor_of(const bcop_conv *c, int s) {
     return lifts(c) ? s - 1 : c->kernel.factors - 1 - s;
 }
 
+double bcop_conv_factored_first(const bcop_conv *c) {
+    return (double)c->kernel.c * (factor_of(c, 0) < 0 ? c->kernel.m : c->kernel.r);
+}
+
 static void plan(bcop_layer *layer) {
     const bcop_conv *c = layer->state;
     const bcop_kernel *k = &c->kernel;
@@ -53,7 +57,7 @@ static void plan(bcop_layer *layer) {
     layer->lane_gradient = h + k->factors * v + (bcop_layer_bias(layer) ? c->c_out : 0);
     layer->saved = c->height * c->width * (c->c_in + (long)k->factors * (k->c + k->r));
     layer->flops = 2 * bcop_conv_factored_count(c) * pixels;
-    layer->slope_share = layer->flops - 2 * pixels * (double)(factor_of(c, 0) < 0 ? h : v);
+    layer->slope_share = layer->flops - 2 * bcop_conv_factored_first(c) * pixels;
 }
 
 static float *take_packed(bcop_arena *arena, int run, int outputs) {

@@ -91,12 +91,25 @@ static bcop_status check_options(const bcop_layer *layer) {
     return BCOP_OK;
 }
 
+enum { FEWEST = 32 }; /* channels whose thin products fill the engine's vectors */
+
+/* Multiply-adds per pixel of forward and backward: dense it has three products, factored every
+   factor has three pairs of them; of the first layer nobody wants the input's gradient, which saves
+   a product of the stage next to the input. */
+static bool takes_less(const bcop_layer *layer) {
+    const bcop_conv *c = layer->state;
+    const bool first = layer->index == 0;
+    const double dense = (first ? 2 : 3) * bcop_conv_dense_count(c);
+    const double factored =
+        3 * bcop_conv_factored_count(c) - (first ? bcop_conv_factored_first(c) : 0);
+    return c->kernel.c >= FEWEST && !c->zero_pad && factored < dense;
+}
+
 /* A layer that is only evaluated has the stored kernel and nothing else. */
 static const bcop_conv_apply *choose(const bcop_layer *layer) {
     const conv_options *o = layer->options;
-    const bcop_conv *c = layer->state;
-    const bool fewer = bcop_conv_factored_count(c) < bcop_conv_dense_count(c) && !c->zero_pad;
-    const bool factored = o->apply == APPLY_FACTORED || (o->apply == APPLY_AUTO && fewer);
+    const bool factored =
+        o->apply == APPLY_FACTORED || (o->apply == APPLY_AUTO && takes_less(layer));
     return layer->batch > 0 && factored ? &bcop_conv_factored : &bcop_conv_dense;
 }
 
