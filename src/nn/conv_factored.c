@@ -114,6 +114,7 @@ typedef struct piece {
     const bcop_conv *c;
     const bcop_kernel *k;
     int images, last;    /* last stage */
+    bool first;          /* of the run */
     long pixels;         /* of all images */
     float *saved, *thin; /* thin: scratch [pixels][r] */
 } piece;
@@ -133,6 +134,7 @@ static piece cut_piece(const bcop_layer *layer, int n, int done, const bcop_tape
                    .c = c,
                    .k = &c->kernel,
                    .images = images,
+                   .first = done == 0,
                    .last = c->kernel.factors,
                    .pixels = (long)images * c->height * c->width,
                    .saved = tape->saved + done * layer->saved,
@@ -241,6 +243,16 @@ static void forward(const bcop_layer *layer, int n, const float *x, float *y, co
 
 /* ---- backward ---- */
 
+/* The derivative by a block, in the first piece the first term of it. */
+static void add_slope(const piece *p, int cols, const float *left, const float *right, bool more,
+                      float *sum) {
+    const bcop_direct d = pointwise(p->pixels, p->k->c, cols);
+    if (p->first && !more)
+        bcop_direct_slope(&d, 1, left, 0, right, 0, sum, NULL);
+    else
+        bcop_direct_slope_add(&d, 1, left, 0, right, 0, sum, NULL);
+}
+
 /* Adds the gradient of stage s's block, from that of its output, to the lane gradient (NULL: there
    is none); e of a factor takes the place of w. */
 static void differentiate(const piece *p, int s, const float *g, float *lane_gradient) {
@@ -248,21 +260,19 @@ static void differentiate(const piece *p, int s, const float *g, float *lane_gra
     const int t = factor_of(c, s), wide = p->k->c, m = p->k->m, r = p->k->r;
     const float *x = input_of(p, s);
     if (t < 0) {
-        const bcop_direct d = pointwise(p->pixels, wide, m);
         if (lane_gradient)
-            bcop_direct_slope_add(&d, 1, lifts(c) ? g : x, 0, lifts(c) ? x : g, 0, lane_gradient,
-                                  NULL);
+            add_slope(p, m, lifts(c) ? g : x, lifts(c) ? x : g, false, lane_gradient);
         return;
     }
     const bcop_direct d = pointwise(p->pixels, wide, r);
     float *shift = shift_of(p, t);
     float *sum = lane_gradient ? lane_gradient + (long)wide * m + t * (long)wide * r : NULL;
     if (sum)
-        bcop_direct_slope_add(&d, 1, g, 0, shift, 0, sum, NULL);
+        add_slope(p, r, g, shift, false, sum);
     bcop_direct_correlate(&d, g, c->factored.v[t], NULL, NULL, p->thin);
     shift_less(p, t, 1, p->thin, shift);
     if (sum)
-        bcop_direct_slope_add(&d, 1, x, 0, shift, 0, sum, NULL);
+        add_slope(p, r, x, shift, true, sum);
 }
 
 /* The gradient of stage s's input, after differentiate. */
@@ -292,7 +302,7 @@ static void slope(const bcop_layer *layer, int n, const bcop_tape *tape, const f
                   float *lane_gradient, float *scratch) {
     const bcop_conv *c = layer->state;
     const long blocks = layer->lane_gradient - (bcop_layer_bias(layer) ? c->c_out : 0);
-    memset(lane_gradient, 0, (size_t)layer->lane_gradient * sizeof *lane_gradient);
+    memset(lane_gradient + blocks, 0, (size_t)(layer->lane_gradient - blocks) * sizeof(float));
     piece p;
     for (int done = 0; done < n; done += p.images) {
         p = cut_piece(layer, n, done, tape, scratch);

@@ -208,6 +208,7 @@ typedef struct chunk {
     int images, rows, columns;
     const float *x, *gy;
     long x_image, x_down, x_across, gy_image, gy_down, gy_across;
+    bool overwrite; /* what the sums are added to is not there yet */
 } chunk;
 
 /* Memory that the next chunk wants, brought to the second cache while this one is computed: its
@@ -230,8 +231,8 @@ static void fetch(stream *s) {
         __builtin_prefetch(s->at, 0, 2);
 }
 
-/* g[tall][wide vectors] += sum over the chunk's windows of x[i] gy[o]; x and gy are the first
-   window's. */
+/* g[tall][wide vectors] += (or =) sum over the chunk's windows of x[i] gy[o]; x and gy are the
+   first window's. */
 INLINE void slope_tile(const int tall, const int wide, const chunk *c, const float *x,
                        const float *gy, long stride, int valid, float *g) {
     const long x_across = c->x_across, gy_across = c->gy_across;
@@ -265,8 +266,13 @@ INLINE void slope_tile(const int tall, const int wide, const chunk *c, const flo
         UNROLLED
         for (int p = 0; p < tall; p++) {
             UNROLLED
-            for (int v = 0; v < wide; v++)
-                *(vector *)(g + p * stride + v * LANES) += sum[p][v];
+            for (int v = 0; v < wide; v++) {
+                vector *to = (vector *)(g + p * stride + v * LANES);
+                if (c->overwrite)
+                    *to = sum[p][v];
+                else
+                    *to += sum[p][v];
+            }
         }
         return;
     }
@@ -277,7 +283,7 @@ INLINE void slope_tile(const int tall, const int wide, const chunk *c, const flo
         for (int v = 0; v < wide; v++)
             *(vector *)(part + v * LANES) = sum[p][v];
         for (int o = 0; o < valid; o++)
-            g[p * stride + o] += part[o];
+            g[p * stride + o] = c->overwrite ? part[o] : g[p * stride + o] + part[o];
     }
 }
 
@@ -399,8 +405,8 @@ static bool cut_chunk(const bcop_direct *d, int n, long number, const float *x, 
     return true;
 }
 
-void bcop_direct_slope_add(const bcop_direct *d, int n, const float *x, long x_image,
-                           const float *gy, long gy_image, float *g, float *sum) {
+static void add_slope(const bcop_direct *d, int n, const float *x, long x_image, const float *gy,
+                      long gy_image, bool overwrite, float *g, float *sum) {
     const long tiles = chunk_tiles(d);
     chunk c, after = {.x_image = x_image,
                       .x_down = d->down,
@@ -411,6 +417,7 @@ void bcop_direct_slope_add(const bcop_direct *d, int n, const float *x, long x_i
     bool more = cut_chunk(d, n, 0, x, gy, &after);
     for (long number = 1; more; number++) {
         c = after;
+        c.overwrite = overwrite && number == 1;
         more = cut_chunk(d, n, number, x, gy, &after);
         stream next[2] = {{0}};
         if (more) {
@@ -425,10 +432,14 @@ void bcop_direct_slope_add(const bcop_direct *d, int n, const float *x, long x_i
 
 void bcop_direct_slope(const bcop_direct *d, int n, const float *x, long x_image, const float *gy,
                        long gy_image, float *g, float *sum) {
-    memset(g, 0, (size_t)d->lines * (size_t)d->run * (size_t)d->outputs * sizeof *g);
     if (sum)
         memset(sum, 0, (size_t)d->outputs * sizeof *sum);
-    bcop_direct_slope_add(d, n, x, x_image, gy, gy_image, g, sum);
+    add_slope(d, n, x, x_image, gy, gy_image, true, g, sum);
+}
+
+void bcop_direct_slope_add(const bcop_direct *d, int n, const float *x, long x_image,
+                           const float *gy, long gy_image, float *g, float *sum) {
+    add_slope(d, n, x, x_image, gy, gy_image, false, g, sum);
 }
 
 /* ---- the peak ---- */
