@@ -7,10 +7,14 @@
  * norm, each a block U_i [in][1] of its own, and need not be orthonormal. Its certificates divide
  * margins by distances of rows, and losses may have gradients with respect to these.
  *
+ * With few outputs the operator is packed for bcop_direct in the order of the map, so that no image
+ * is flattened and the operator is read once for many images.
+ *
  * The gradient of U is x^T gy or gy^T x over the batch. It goes by factors where these are fewer
  * numbers than an all-reduce of the product would move, else per lane. */
 #include "linalg/product.h"
 #include "linalg/spectral.h"
+#include "nn/direct.h"
 #include "nn/layer_kinds.h"
 
 #include <float.h>
@@ -50,8 +54,13 @@ static const bcop_option options_table[] = {
 
 typedef struct dense_state {
     int in, out;
-    float *rows; /* of unit norm: W [out][in]; else NULL */
+    float *rows;             /* of unit norm: W [out][in]; else NULL */
+    bool few;                /* outputs; then, in the order of the map: */
+    float *packed, *adjoint; /* U [in][out] and W [out][in], packed */
+    float *upright;          /* W, scratch of build */
 } dense_state;
+
+enum { FEW = 32 };
 
 static bcop_status want_rows(bcop_layer *layer) {
     const dense_state *d = layer->state;
@@ -73,6 +82,7 @@ static bcop_status plan(bcop_layer *layer) {
     if (size > 1 << 24)
         return bcop_config_fail(layer->where, "%ld inputs are too many for a dense layer", size);
     *d = (dense_state){.in = (int)size, .out = o->units};
+    d->few = d->out <= FEW && d->in > d->out && o->normalize == NORMALIZE_NONE;
     const int tall = d->in > d->out ? d->in : d->out, thin = d->in > d->out ? d->out : d->in;
     layer->out = (bcop_shape){1, 1, d->out};
     layer->normalised = o->normalize == NORMALIZE_ROWS;
@@ -98,8 +108,25 @@ static bcop_status plan(bcop_layer *layer) {
     return BCOP_OK;
 }
 
+/* Images to `outputs` each. */
+static bcop_direct by_image(int n, int run, int outputs) {
+    return (bcop_direct){.height = 1,
+                         .width = n,
+                         .lines = 1,
+                         .run = run,
+                         .across = run,
+                         .outputs = outputs,
+                         .out_across = outputs};
+}
+
 static void take(bcop_layer *layer, bool training, bcop_arena *arena) {
     dense_state *d = layer->state;
+    if (d->few) {
+        const bcop_direct up = by_image(1, d->in, d->out), down = by_image(1, d->out, d->in);
+        d->packed = bcop_arena_floats(arena, bcop_direct_packed(&up));
+        d->adjoint = bcop_arena_floats(arena, bcop_direct_packed(&down));
+        d->upright = bcop_arena_floats(arena, (long)d->out * d->in);
+    }
     if (!layer->normalised)
         return;
     d->rows = bcop_arena_floats(arena, (long)d->out * d->in);
@@ -139,8 +166,37 @@ static void measure(bcop_layer *layer) {
         }
 }
 
+/* U [in][out] with its rows in the order of the map, as W [out][in]; or back. */
+static void reorder(const bcop_layer *layer, bool back, const float *from, float *to) {
+    const dense_state *d = layer->state;
+    const int channels = layer->in.channels, pixels = d->in / channels;
+    for (int p = 0; p < pixels; p++)
+        for (int ch = 0; ch < channels; ch++)
+            for (int o = 0; o < d->out; o++) {
+                const long map = (long)o * d->in + (long)p * channels + ch;
+                const long flat = ((long)ch * pixels + p) * d->out + o;
+                to[back ? flat : map] = from[back ? map : flat];
+            }
+}
+
+static void pack(const bcop_layer *layer) {
+    const dense_state *d = layer->state;
+    const bcop_direct up = by_image(1, d->in, d->out), down = by_image(1, d->out, d->in);
+    const int channels = layer->in.channels, pixels = d->in / channels;
+    const float *u = layer->parameter[0].value;
+    for (int p = 0; p < pixels; p++)
+        for (int ch = 0; ch < channels; ch++)
+            bcop_direct_pack(&up, (long)p * channels + ch, u + ((long)ch * pixels + p) * d->out,
+                             d->packed);
+    reorder(layer, false, u, d->upright);
+    for (int o = 0; o < d->out; o++)
+        bcop_direct_pack(&down, o, d->upright + (long)o * d->in, d->adjoint);
+}
+
 static void build(bcop_layer *layer) {
     const dense_state *d = layer->state;
+    if (d->few)
+        pack(layer);
     if (!layer->normalised)
         return;
     for (int i = 0; i < d->out; i++)
@@ -179,11 +235,17 @@ static void forward(const bcop_layer *layer, int n, const float *x, float *y, co
     (void)scratch;
     const dense_state *d = layer->state;
     float *flat = input_of(layer, tape);
-    for (int i = 0; i < n; i++)
-        flatten(layer->in, x + (long)i * d->in, flat + (long)i * d->in);
+    if (d->few && !layer->factored)
+        memcpy(flat, x, (size_t)n * (size_t)d->in * sizeof *x);
+    else
+        for (int i = 0; i < n; i++)
+            flatten(layer->in, x + (long)i * d->in, flat + (long)i * d->in);
     const float *w = operator_of(layer);
     float *product = layer->factored && layer->input_left ? tape->image : y;
-    if (is_upright(layer))
+    const bcop_direct up = by_image(n, d->in, d->out);
+    if (d->few)
+        bcop_direct_correlate(&up, x, d->packed, NULL, NULL, product);
+    else if (is_upright(layer))
         bcop_product_nt_rows(n, layer->run, d->out, d->in, flat, w, product);
     else
         bcop_product_nn_rows(n, layer->run, d->out, d->in, flat, w, product);
@@ -213,7 +275,8 @@ static void add_distances(const bcop_layer *layer, int n, int first, float *sum)
         }
 }
 
-/* The lane gradient: the bias's, then, unless it goes by factors, the block's. */
+/* The lane gradient: the bias's, then, unless it goes by factors, the block's; with few outputs as
+   that of W in the order of the map. */
 static void slope(const bcop_layer *layer, int n, const bcop_tape *tape, const float *gy,
                   float *sum, float *scratch) {
     (void)scratch;
@@ -227,7 +290,10 @@ static void slope(const bcop_layer *layer, int n, const bcop_tape *tape, const f
     }
     if (layer->factored)
         return;
-    if (is_upright(layer))
+    const bcop_direct down = by_image(n, d->out, d->in);
+    if (d->few)
+        bcop_direct_slope(&down, 1, gy, 0, tape->saved, 0, sum, NULL);
+    else if (is_upright(layer))
         bcop_product_tn(d->out, d->in, n, 1, gy, tape->saved, 0, sum);
     else
         bcop_product_tn(d->in, d->out, n, 1, tape->saved, gy, 0, sum);
@@ -238,6 +304,11 @@ static void slope(const bcop_layer *layer, int n, const bcop_tape *tape, const f
 static void backward(const bcop_layer *layer, int n, const bcop_tape *tape, float *gy, float *gx,
                      float *scratch) {
     const dense_state *d = layer->state;
+    if (d->few) {
+        const bcop_direct down = by_image(n, d->out, d->in);
+        bcop_direct_correlate(&down, gy, d->adjoint, NULL, NULL, gx);
+        return;
+    }
     const float *w = operator_of(layer);
     const bool image = layer->factored && !layer->input_left;
     float *to = image ? tape->image : layer->in.height * layer->in.width == 1 ? gx : scratch;
@@ -258,6 +329,10 @@ static void pull(bcop_layer *layer, const float *sum) {
     }
     if (layer->factored)
         return;
+    if (d->few) {
+        reorder(layer, true, sum, layer->parameter[0].gradient);
+        return;
+    }
     const long size = layer->normalised ? d->in : (long)d->in * d->out;
     for (int i = 0; i < (layer->normalised ? d->out : 1); i++, sum += size)
         memcpy(layer->parameter[i].gradient, sum, (size_t)size * sizeof *sum);
@@ -280,6 +355,8 @@ static void load(bcop_layer *layer, const float *stored) {
         memcpy(w, stored, (size_t)d->in * (size_t)d->out * sizeof *w);
     else
         bcop_product_transpose(d->out, d->in, stored, w);
+    if (d->few)
+        pack(layer);
     if (layer->normalised)
         measure(layer);
 }

@@ -10,8 +10,9 @@ sys.path.insert(0, os.path.join(os.environ["BCOP_SOURCE_DIR"], "tests", "support
 from program import bcop, config, hashes, main  # noqa: E402
 
 STEPS, BATCH = 12, 32
-MODEL = ("\n  - conv: {channels: 8, kernel: 3}\n  - maxmin\n  - dense: {units: 40}\n  - maxmin\n"
-         "  - dense: {units: 4}")
+MODEL = ("\n  - conv: {channels: 8, kernel: 3}\n  - maxmin\n"
+         "  - conv: {channels: 8, kernel: 3, apply: factored}\n  - maxmin\n"
+         "  - dense: {units: 40}\n  - maxmin\n  - dense: {units: 4}")
 DATA = "{kind: synthetic, height: 8, width: 8, channels: 3, classes: 4, count: 480}"
 
 
@@ -39,9 +40,16 @@ def check_every_rank_adds_up():
         conv = 2 * 3 * 8 * 9 * 64 * BATCH // 2
         assert work["00-conv", "forward"]["flops"] == work["00-conv", "slope"]["flops"] == conv
         assert ("00-conv", "backward") not in work  # nobody wants the gradient of the pixels
+        # by factors: two products of 8 x 4 for each of four, and 8 x 8; the last one is backward's
+        pixels = 64 * BATCH // 2
+        factored = 2 * pixels * (4 * 2 * 8 * 4 + 8 * 8)
+        assert work["02-conv", "forward"]["flops"] == factored
+        assert work["02-conv", "slope"]["flops"] == 2 * factored - 2 * pixels * 8 * 8
+        assert work["02-conv", "backward"]["flops"] == 2 * pixels * 8 * 8
+        assert work["02-conv", "build"]["flops"] == 0
         dense = 2 * 512 * 40 * BATCH // 2
-        assert work["02-dense", "forward"]["flops"] == work["02-dense", "backward"]["flops"] == dense
-        forms += work.get(("02-dense/blocks/W", "form"), {"flops": 0})["flops"]
+        assert work["04-dense", "forward"]["flops"] == work["04-dense", "backward"]["flops"] == dense
+        forms += work.get(("04-dense/blocks/W", "form"), {"flops": 0})["flops"]
         inside = sum(w["seconds"] for w in a["work"])
         assert 0 < inside <= a["step_seconds"] and 0 < a["mpi_seconds"] < a["step_seconds"]
     assert forms == 2 * BATCH * 512 * 40  # by its owner alone

@@ -46,6 +46,23 @@ def check_every_optimizer_and_loss():
             assert hashes(f"one{number}", 20) == hashes(f"three{number}", 20), (optimizer, loss)
 
 
+def check_convolutions_by_factors():
+    """Up, down and with a stride; what is saved is what the blocks say, and what dense ones do."""
+    model = ("[conv: {channels: 12, kernel: 3, apply: factored}, maxmin, "
+             "conv: {channels: 14, kernel: 4, stride: 2, apply: factored}, maxmin, dense: {units: 4}]")
+    path, dense = config("by", model=model), config("dense", model=model.replace("factored", "dense"))
+    train(path, "by", None, 20)
+    for ranks in (2, 3, 4):
+        train(path, f"by{ranks}", ranks, 10)
+        train(path, f"by{ranks}", 5 - ranks if ranks < 4 else 2, 20)
+        assert hashes(f"by{ranks}", 20) == hashes("by", 20), ranks
+        assert metrics(f"by{ranks}") == metrics("by"), ranks
+    bcop("inspect", "by", "--verify")
+    train(dense, "dense", 2, 1)
+    first = [[x for x in metrics(run) if x["kind"] == "train"][0] for run in ("by", "dense")]
+    assert abs(first[0]["loss"] - first[1]["loss"]) <= 1e-5
+
+
 def check_householder_and_a_normalised_last_layer():
     model = ("[conv: {channels: 8, kernel: 3}, householder, dense: {units: 24}, householder, "
              "dense: {units: 4, normalize: rows}]")
