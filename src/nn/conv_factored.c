@@ -245,8 +245,10 @@ static void forward(const bcop_layer *layer, int n, const float *x, float *y, co
 
 /* The derivative by a block, in the first piece the first term of it. */
 static void add_slope(const piece *p, int cols, const float *left, const float *right, bool more,
-                      float *sum) {
-    const bcop_direct d = pointwise(p->pixels, p->k->c, cols);
+                      const float *ahead, float *sum) {
+    bcop_direct d = pointwise(p->pixels, p->k->c, cols);
+    d.ahead = ahead;
+    d.ahead_length = ahead ? p->pixels * p->k->c : 0;
     if (p->first && !more)
         bcop_direct_slope(&d, 1, left, 0, right, 0, sum, NULL);
     else
@@ -261,18 +263,21 @@ static void differentiate(const piece *p, int s, const float *g, float *lane_gra
     const float *x = input_of(p, s);
     if (t < 0) {
         if (lane_gradient)
-            add_slope(p, m, lifts(c) ? g : x, lifts(c) ? x : g, false, lane_gradient);
+            add_slope(p, m, lifts(c) ? g : x, lifts(c) ? x : g, false, NULL, lane_gradient);
         return;
     }
-    const bcop_direct d = pointwise(p->pixels, wide, r);
+    bcop_direct d = pointwise(p->pixels, wide, r);
+    const int next = s > 0 ? factor_of(c, s - 1) : -1;
+    d.ahead = next >= 0 ? shift_of(p, next) : s > 0 ? input_of(p, s - 1) : NULL;
+    d.ahead_length = s > 0 ? p->pixels * (next >= 0 ? r : c->c_in) : 0;
     float *shift = shift_of(p, t);
     float *sum = lane_gradient ? lane_gradient + (long)wide * m + t * (long)wide * r : NULL;
     if (sum)
-        add_slope(p, r, g, shift, false, sum);
+        add_slope(p, r, g, shift, false, x, sum);
     bcop_direct_correlate(&d, g, c->factored.v[t], NULL, NULL, p->thin);
     shift_less(p, t, 1, p->thin, shift);
     if (sum)
-        add_slope(p, r, x, shift, true, sum);
+        add_slope(p, r, x, shift, true, NULL, sum);
 }
 
 /* The gradient of stage s's input, after differentiate. */

@@ -172,8 +172,35 @@ static int piece(int left) {
     return (left + pieces - 1) / pieces;
 }
 
+/* ---- memory ---- */
+
+/* Memory that is wanted next, brought to the second cache while something else is computed: it is
+   first seen in steps too long for the CPU to guess. */
+typedef struct stream {
+    const char *at, *end;
+    long share; /* lines of cache at a time */
+} stream;
+
+enum { LINE = 64 };
+
+static stream open_stream(const float *from, long floats, long times) {
+    const long bytes = floats * (long)sizeof *from;
+    return (stream){(const char *)from, (const char *)from + bytes,
+                    (bytes + LINE * times - 1) / (LINE * times)};
+}
+
+static void fetch(stream *s) {
+    for (long i = 0; i < s->share && s->at < s->end; i++, s->at += LINE)
+        __builtin_prefetch(s->at, 0, 2);
+}
+
+/* ---- correlate, all of it ---- */
+
 void bcop_direct_correlate(const bcop_direct *d, const float *x, const float *packed,
                            const float *bias, const float *add, float *y) {
+    const long pieces = (d->width + TALL - 1) / TALL * (long)d->height;
+    stream ahead =
+        open_stream(d->ahead, d->ahead_length, pieces * ((d->outputs + BLOCK - 1) / BLOCK) + 1);
     for (int first = 0; first < d->outputs; first += BLOCK) {
         const int wide = block_vectors(d, first);
         float start[BLOCK] = {0};
@@ -191,6 +218,7 @@ void bcop_direct_correlate(const bcop_direct *d, const float *x, const float *pa
                 const long at = row * d->out_down + column * d->out_across + first;
                 t.add = add ? add + at : NULL;
                 t.y = y + at;
+                fetch(&ahead);
                 if (wide == 1)
                     correlate_narrow(tall, &t);
                 else
@@ -210,26 +238,6 @@ typedef struct chunk {
     long x_image, x_down, x_across, gy_image, gy_down, gy_across;
     bool overwrite; /* what the sums are added to is not there yet */
 } chunk;
-
-/* Memory that the next chunk wants, brought to the second cache while this one is computed: its
-   windows are first seen in steps too long for the CPU to guess. */
-typedef struct stream {
-    const char *at, *end;
-    long share; /* lines of cache at a time */
-} stream;
-
-enum { LINE = 64 };
-
-static stream open_stream(const float *from, long floats, long times) {
-    const long bytes = floats * (long)sizeof *from;
-    return (stream){(const char *)from, (const char *)from + bytes,
-                    (bytes + LINE * times - 1) / (LINE * times)};
-}
-
-static void fetch(stream *s) {
-    for (long i = 0; i < s->share && s->at < s->end; i++, s->at += LINE)
-        __builtin_prefetch(s->at, 0, 2);
-}
 
 /* g[tall][wide vectors] += (or =) sum over the chunk's windows of x[i] gy[o]; x and gy are the
    first window's. */
@@ -420,7 +428,9 @@ static void add_slope(const bcop_direct *d, int n, const float *x, long x_image,
         c.overwrite = overwrite && number == 1;
         more = cut_chunk(d, n, number, x, gy, &after);
         stream next[2] = {{0}};
-        if (more) {
+        if (!more)
+            next[0] = open_stream(d->ahead, d->ahead_length, tiles);
+        else {
             next[0] =
                 open_stream(after.x, (after.images - 1) * x_image + after.rows * d->down, tiles);
             next[1] = open_stream(after.gy,

@@ -21,6 +21,8 @@ typedef struct bcop_direct {
     long down, across;         /* from a window to the one below it, and to its right */
     int outputs;               /* of each window */
     long out_down, out_across; /* from its outputs to those of the window below, and right */
+    const float *ahead;        /* what is wanted afterwards, to be brought to the second cache */
+    long ahead_length;         /* floats; 0: nothing */
 } bcop_direct;
 
 /* Floats of a packed kernel, and the copying of row `row` < lines run of kernel[lines run][outputs]
