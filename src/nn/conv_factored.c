@@ -223,7 +223,10 @@ static void advance(const piece *p, int s, float *y) {
         bcop_direct_correlate(&d, x, lifts(c) ? c->factored.ht : c->factored.h, bias, NULL, y);
         return;
     }
-    const bcop_direct thin = pointwise(p->pixels, wide, r), back = pointwise(p->pixels, r, wide);
+    bcop_direct thin = pointwise(p->pixels, wide, r);
+    const bcop_direct back = pointwise(p->pixels, r, wide);
+    thin.ahead = y;
+    thin.ahead_length = p->pixels * wide;
     bcop_direct_correlate(&thin, x, c->factored.v[t], NULL, NULL, p->thin);
     shift_less(p, t, -1, p->thin, shift_of(p, t));
     bcop_direct_correlate(&back, shift_of(p, t), c->factored.vt[t], bias, x, y);
