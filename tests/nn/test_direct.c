@@ -114,6 +114,29 @@ static float *correlate(const instance *t, const float *bias) {
     return y;
 }
 
+/* To what is there already, in place: outputs on top of gy, and every sum of a slope twice. */
+static void check_added(const instance *t, double *y, double *g, float *got_g, double *sum,
+                        float *got_sum) {
+    const bcop_direct d = bcop_window_direct(&t->window, t->outputs);
+    const long size = t->depth * t->outputs, count = t->n * t->out;
+    float *got = oracle_floats(count);
+    memcpy(got, t->gy, (size_t)count * sizeof *got);
+    for (int i = 0; i < t->n; i++)
+        bcop_direct_correlate(&d, t->maps + i * t->padded, t->packed, t->bias, got + i * t->out,
+                              got + i * t->out);
+    for (long i = 0; i < count; i++)
+        y[i] += (double)t->gy[i];
+    expect_near(t, "output and what was there", count, y, got, 2e-6);
+    bcop_direct_slope_add(&d, t->n, t->maps, t->padded, t->gy, t->out, got_g, got_sum);
+    for (long i = 0; i < size; i++)
+        g[i] *= 2;
+    for (int o = 0; o < t->outputs; o++)
+        sum[o] *= 2;
+    expect_near(t, "slope twice", size, g, got_g, 2e-6);
+    expect_near(t, "sum twice", t->outputs, sum, got_sum, 2e-6);
+    free(got);
+}
+
 static void check(const instance *t, bool with_bias) {
     const bcop_direct d = bcop_window_direct(&t->window, t->outputs);
     const long size = t->depth * t->outputs, count = t->n * t->out;
@@ -133,6 +156,8 @@ static void check(const instance *t, bool with_bias) {
     expect_near(t, "slope", size, g, got_g, 2e-6);
     if (with_bias)
         expect_near(t, "sum", t->outputs, sum, got_sum, 2e-6);
+    if (with_bias)
+        check_added(t, y, g, got_g, sum, got_sum);
     free(y);
     free(g);
     free(sum);
