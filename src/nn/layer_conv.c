@@ -54,8 +54,8 @@ static const bcop_option options_table[] = {
      .choices = "auto|dense|factored",
      .fallback = "auto",
      .help =
-         "in training: by the kernel, by its blocks one after the other (not with pad: zero), or "
-         "by what takes fewer operations"},
+         "in training, by the kernel or by its blocks one after the other (not with pad: zero); "
+         "auto: what takes fewer operations, from 128 channels on"},
     {.key = "bias",
      .type = BCOP_OPTION_BOOL,
      .offset = offsetof(conv_options, bias),
@@ -91,7 +91,9 @@ static bcop_status check_options(const bcop_layer *layer) {
     return BCOP_OK;
 }
 
-enum { FEWEST = 32 }; /* channels whose thin products fill the engine's vectors */
+/* Channels from which on fewer operations take less time: below, there is little to compute for
+   each number that is kept from forward to backward. */
+enum { FEWEST = 128 };
 
 /* Multiply-adds per pixel of forward and backward: dense it has three products, factored every
    factor has three pairs of them; of the first layer nobody wants the input's gradient, which saves
