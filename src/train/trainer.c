@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "train/attempts.h"
 #include "train/metrics.h"
+#include "train/report.h"
 #include "train/resume.h"
 #include "train/rundir.h"
 #include "train/runlock.h"
@@ -250,47 +251,18 @@ static bcop_status take_step(trainer *t, bcop_worker_flags *flags) {
 /* ---- reporting, evaluating, saving ---- */
 
 static void report_step(trainer *t) {
-    const bcop_experiment *e = t->experiment;
-    const long step = t->progress.step;
     t->typical = t->typical > 0 ? 0.98 * t->typical + 0.02 * t->seconds : t->seconds;
-    if (t->comm->rank != 0)
-        return;
-    bcop_metrics_add(
-        t->metrics, false,
-        "{\"kind\":\"train\",\"step\":%ld,\"epoch\":%ld,\"loss\":%.9g,\"accuracy\":%.9g,"
-        "\"lr\":%.9g,\"iterations\":%d,\"images_per_second\":%.6g}\n",
-        step, t->progress.epoch, t->worker.loss, t->worker.accuracy, t->lr, t->worker.iterations,
-        e->train.batch / t->seconds);
-    const long left = (long)((double)(t->steps - step) * t->typical);
-    bcop_log_progress("epoch %ld/%d  step %ld/%ld  loss %.4f  accuracy %.3f  %.0f images/s  "
-                      "%ld:%02ld:%02ld left",
-                      (step - 1) / t->steps_per_epoch + 1, e->train.epochs, step, t->steps,
-                      t->worker.loss, t->worker.accuracy, e->train.batch / t->typical, left / 3600,
-                      left / 60 % 60, left % 60);
-}
-
-static void report_evaluation(const trainer *t, bcop_split split, const bcop_evaluation *v) {
-    if (t->comm->rank != 0)
-        return;
-    const bcop_reals *eps = &t->experiment->evaluate.eps;
-    char certified[1024] = "";
-    bcop_metrics_add(
-        t->metrics, false,
-        "{\"kind\":\"eval\",\"step\":%ld,\"epoch\":%ld,\"split\":\"%s\",\"examples\":%ld,"
-        "\"loss\":%.17g,\"clean\":%.17g,\"certified\":{",
-        t->progress.step, t->progress.epoch, bcop_dataset_split_name(split), v->examples, v->loss,
-        v->clean);
-    for (int i = 0, used = 0; i < eps->count; i++) {
-        bcop_metrics_add(t->metrics, false, "%s\"%s\":%.17g", i ? "," : "", eps->text[i],
-                         v->certified[i]);
-        if (used < (int)sizeof certified - 64)
-            used += snprintf(certified + used, sizeof certified - (size_t)used,
-                             "  certified at %s %.4f", eps->text[i], v->certified[i]);
-    }
-    bcop_metrics_add(t->metrics, true, "},\"lipschitz\":%.17g}\n", v->lipschitz);
-    bcop_log_info("epoch %ld  %s (%ld images): loss %.4f  clean %.4f%s  Lipschitz bound %.7f",
-                  t->progress.epoch, bcop_dataset_split_name(split), v->examples, v->loss, v->clean,
-                  certified, v->lipschitz);
+    const bcop_report_step_taken taken = {.progress = &t->progress,
+                                          .steps = t->steps,
+                                          .steps_per_epoch = t->steps_per_epoch,
+                                          .loss = t->worker.loss,
+                                          .accuracy = t->worker.accuracy,
+                                          .lr = t->lr,
+                                          .iterations = t->worker.iterations,
+                                          .seconds = t->seconds,
+                                          .typical = t->typical};
+    if (t->comm->rank == 0)
+        bcop_report_step(t->metrics, t->experiment, &taken);
 }
 
 /* True when the evaluation is the best so far: highest certified at the last eps, then clean, then
@@ -315,7 +287,8 @@ static void evaluate(trainer *t, bcop_split split, bcop_evaluation *v) {
     enter(t, BCOP_WATCHDOG_EVALUATE);
     bcop_fault_at(BCOP_FAULT_EVALUATE, NULL);
     bcop_evaluate_run(&t->worker.evaluator[split], &t->experiment->evaluate.eps, v, keep_awake, t);
-    report_evaluation(t, split, v);
+    if (t->comm->rank == 0)
+        bcop_report_evaluation(t->metrics, t->experiment, &t->progress, split, v);
 }
 
 /* The evaluations between this step and the next. True: the best so far. */

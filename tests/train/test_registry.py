@@ -23,7 +23,7 @@ STRUCTS = {
         "saved": "step epoch best_step best_certified best_clean evaluated_step"},
     ("train/trainer.c", "trainer"): {
         "saved": "progress worker", CONFIG: "comm experiment request run data steps steps_per_epoch",
-        OUTSIDE: "prefetch watchdog made_run lock attempts metrics first",
+        OUTSIDE: "prefetch watchdog made_run lock attempts metrics first works",
         CLOCK: "began saved_at failed_at save_seconds evaluation_seconds seconds typical",
         SCRATCH: "lr"},
     ("train/worker.h", "bcop_worker"): {
