@@ -32,8 +32,8 @@ class Result:
 
 def command(ranks, *arguments):
     """The command line of the program alone (ranks None) or under mpirun."""
-    start = [] if ranks is None else ["mpirun", "-q", "--mca", "orte_tmpdir_base", session_folder(),
-                                      "-n", str(ranks)]
+    start = (["env", f"OMPI_MCA_orte_tmpdir_base={session_folder()}"] if ranks is None else
+             ["mpirun", "-q", "--mca", "orte_tmpdir_base", session_folder(), "-n", str(ranks)])
     return start + [BCOP, *map(str, arguments)]
 
 
@@ -41,7 +41,7 @@ SESSIONS = itertools.count()
 
 
 def session_folder():
-    """A folder for one mpirun's session: of two that share one, the first to end takes it from under
+    """A folder for one start's session: of two that share one, the first to end takes it from under
     the other that begins."""
     folder = os.path.join(private_folder(), str(next(SESSIONS)))
     os.mkdir(folder)
