@@ -79,10 +79,12 @@ STRUCTS = {
     ("ortho/optimizer.h", "bcop_slot"): {CONFIG: "name single"},
     ("grid/grid.h", "bcop_grid"): {CONFIG: "rows cols row col", OUTSIDE: "comm context handle line"},
     ("nn/layer.h", "bcop_layer_pairs"): {BUILT: "distance", SCRATCH: "label slope"},
-    ("nn/layer_conv.c", "conv_state"): {
-        CONFIG: "c_in c_out height width k stride zero_pad", BUILT: "kernel taps forward adjoint",
-        SCRATCH: "slope tap"},
-    ("nn/layer_dense.c", "dense_state"): {CONFIG: "in out", BUILT: "rows"},
+    ("nn/conv.h", "bcop_conv"): {
+        CONFIG: "c_in c_out height width k stride zero_pad apply",
+        BUILT: "kernel taps has_taps forward adjoint h ht v vt dense factored",
+        SCRATCH: "slope tap transposed"},
+    ("nn/layer_dense.c", "dense_state"): {
+        CONFIG: "in out few", BUILT: "rows packed adjoint", SCRATCH: "upright"},
     ("nn/kernel.h", "bcop_kernel"): {
         CONFIG: "c m r k factors", BUILT: "taps projected", SCRATCH: "product slope slope_projected"},
     ("data/prefetch.h", "bcop_prefetch_plan"): {
