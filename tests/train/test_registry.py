@@ -104,7 +104,8 @@ PLAIN = "bcop_shape bcop_arena bcop_comm"
 FOLDERS = ("train", "ortho", "nn", "data", "linalg", "grid", "comm")
 VARIABLES = {
     "train/stop.c system_asked": OUTSIDE, "train/stop.c person_asked": OUTSIDE,
-    "train/stop.c stop_file": OUTSIDE, "train/stop.c looked_at": CLOCK,
+    "train/stop.c stop_file": OUTSIDE,
+    "train/stop.c in_job": OUTSIDE, "train/stop.c looked_at": CLOCK,
     "comm/traffic.c counted": CLOCK, "comm/traffic.c current": CLOCK,
     "comm/traffic.c unreported": CLOCK,
     "comm/comm.c text": BUILT, "linalg/product.c text": BUILT,
