@@ -25,8 +25,8 @@ typedef struct run {
 
 static bcop_status set_up(run *r) {
     const bcop_comm *comm = r->task->comm;
-    r->memory = -(double)bcop_host_memory();
     BCOP_TRY(bcop_comm_agree(comm, bcop_worker_open_data(r->experiment, &r->data)));
+    r->memory = -(double)bcop_host_memory();
     for (int split = 0; split < 3; split++)
         BCOP_TRY(bcop_samedata_check(comm, r->data.split[split], (bcop_split)split));
     BCOP_TRY(bcop_worker_open(&r->worker, comm, r->experiment, &r->data));
@@ -103,7 +103,7 @@ static void report_phases(const run *r, json_t *json) {
     json_object_set_new(json, "step", json_pack("{s:f}", "median_ms", median[BCOP_PHASES]));
     json_object_set_new(json, "images_per_second", json_real(images));
     json_object_set_new(json, "iterations", json_real(r->iterations / steps));
-    bcop_log_info("  %-10s %10.3f MiB on all ranks, the data's files apart", "memory",
+    bcop_log_info("  %-10s %10.3f MiB on all ranks, the data apart", "memory",
                   r->memory / (1 << 20));
     json_object_set_new(json, "memory_mib", json_real(r->memory / (1 << 20)));
 }
