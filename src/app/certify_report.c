@@ -129,11 +129,12 @@ void bcop_certify_report_text(const bcop_network *n, const bcop_reals *eps, doub
     const long trials = bcop_dataset_count(n->dataset);
     double rounding, rounding_float32;
     largest_rounding(n, eps, &rounding, &rounding_float32);
-    bcop_log_info("proven Lipschitz bound %.9f (input scale %g)",
+    bcop_log_info("proven Lipschitz bound %.9f (input scale %.9g)",
                   bcop_rounding_up(n->certifier.certificate.lipschitz, 9),
                   bcop_model_input_scale(n->model));
-    bcop_log_info("allowed for rounding: %.1e of a margin; for the float32 forward pass %.1e",
-                  rounding, rounding_float32);
+    bcop_log_info(
+        "allowed for rounding: about %.1e of a margin; for the float32 forward pass about %.1e",
+        rounding, rounding_float32);
     bcop_log_info("L2 radius   certified   95%% interval      float32 forward pass");
     print_row("(clean)", clean, trials, "");
     for (int i = 0; i < eps->count; i++) {

@@ -170,7 +170,7 @@ static void print_text(const bcop_network *n, const findings *f) {
     for (int c = 0; c < n->model->in.channels; c++)
         bcop_log_info("input channel %d: (x - %.9g) * %.9g", c, (double)n->model->mean[c],
                       (double)n->model->inverse_std[c]);
-    bcop_log_info("input scale %g, Lipschitz bound in pixel units %.9f",
+    bcop_log_info("input scale %.9g, Lipschitz bound in pixel units %.9f",
                   bcop_model_input_scale(n->model), bcop_rounding_up(f->lipschitz, 9));
     bcop_provenance_print(&n->snapshot);
 }

@@ -55,7 +55,7 @@ static const bcop_option options_table[] = {
      .fallback = "auto",
      .help =
          "in training, by the kernel or by its blocks one after the other (not with pad: zero); "
-         "auto: what takes fewer operations, from 128 channels on"},
+         "auto: what takes fewer operations, when there are 128 channels or more after the stride"},
     {.key = "bias",
      .type = BCOP_OPTION_BOOL,
      .offset = offsetof(conv_options, bias),
@@ -107,12 +107,16 @@ static bool takes_less(const bcop_layer *layer) {
     return c->kernel.c >= FEWEST && !c->zero_pad && factored < dense;
 }
 
-/* A layer that is only evaluated has the stored kernel and nothing else. */
+/* A layer that is only evaluated has the stored kernel and nothing else. On a map of one pixel the
+   factors between do nothing; and layers behind a dense one, which have such maps, run backward
+   before slope, in other pieces. */
 static const bcop_conv_apply *choose(const bcop_layer *layer) {
     const conv_options *o = layer->options;
+    const bcop_conv *c = layer->state;
+    const bool trains = layer->batch > 0 && c->height * c->width > 1;
     const bool factored =
         o->apply == APPLY_FACTORED || (o->apply == APPLY_AUTO && takes_less(layer));
-    return layer->batch > 0 && factored ? &bcop_conv_factored : &bcop_conv_dense;
+    return trains && factored ? &bcop_conv_factored : &bcop_conv_dense;
 }
 
 static bcop_status want_parameters(bcop_layer *layer) {

@@ -1,6 +1,7 @@
 #include "train/report.h"
 
 #include "base/log.h"
+#include "linalg/rounding.h"
 
 #include <stdio.h>
 
@@ -40,5 +41,5 @@ void bcop_report_evaluation(bcop_metrics *metrics, const bcop_experiment *e, con
     bcop_metrics_add(metrics, true, "},\"lipschitz\":%.17g}\n", v->lipschitz);
     bcop_log_info("epoch %ld  %s (%ld images): loss %.4f  clean %.4f%s  Lipschitz bound %.7f",
                   p->epoch, bcop_dataset_split_name(split), v->examples, v->loss, v->clean,
-                  certified, v->lipschitz);
+                  certified, bcop_rounding_up(v->lipschitz, 7));
 }

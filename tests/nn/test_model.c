@@ -202,6 +202,41 @@ static void check_gradients(const nn_fixture *f, const batch *b, double **parame
     }
 }
 
+/* Behind a dense layer, where backward comes before the gradients of the parameters, a convolution
+   has one pixel: by factors or not, the gradients are the same. */
+static void test_convolution_after_dense(void **state) {
+    (void)state;
+    static const char *const lists[] = {
+        "[dense: {units: 12}, maxmin, conv: {channels: 12, kernel: 3, apply: dense}, maxmin, "
+        "dense: {units: 5}]",
+        "[dense: {units: 12}, maxmin, conv: {channels: 12, kernel: 3, apply: factored}, maxmin, "
+        "dense: {units: 5}]"};
+    void *options = loss_options(&bcop_loss_cross_entropy, "offset", offset, "temperature", temperature);
+    const batch b = make_batch(&bcop_loss_cross_entropy, options, 3);
+    nn_fixture f[2];
+    for (int i = 0; i < 2; i++) {
+        f[i] = nn_fixture_open(&(nn_setting){.list = lists[i],
+                                             .in = net_in,
+                                             .classes = CLASSES,
+                                             .mean = &net_mean,
+                                             .std = &net_std,
+                                             .run = LANE,
+                                             .group = BATCH,
+                                             .rows = BATCH},
+                               3);
+        train_pass(&f[i], &b);
+    }
+    for (int p = 0; p < f[0].model->parameters; p++) {
+        const bcop_parameter *dense = f[0].model->parameter[p],
+                             *factored = f[1].model->parameter[p];
+        for (long i = 0; i < bcop_parameter_size(dense); i++)
+            assert_true(fabs((double)(dense->gradient[i] - factored->gradient[i])) <= 1e-5);
+    }
+    nn_fixture_close(&f[0]);
+    nn_fixture_close(&f[1]);
+    free(options);
+}
+
 static void check_net(const bcop_loss_kind *kind, void *options) {
     int checked = 0;
     for (uint64_t seed = 1; checked < 3; seed++) {
@@ -433,6 +468,7 @@ int main(void) {
         cmocka_unit_test(input_is_left_alone),
         cmocka_unit_test(input_gradient),
         cmocka_unit_test(input_gradient_through_a_first_layer_in_place),
+        cmocka_unit_test(test_convolution_after_dense),
         cmocka_unit_test(errors_name_the_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
