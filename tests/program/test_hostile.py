@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-# run: label mpi timeout 120
+# run: label mpi timeout 600
 """Checkpoints with numbers that no training leaves, in a state without a manifest: values that are not
 finite are refused by every command; the largest, the smallest and zeros are answered in full or refused."""
 import os
