@@ -79,6 +79,21 @@ def usr1(number):
     run("scancel", "--batch", "--signal=USR1", number)
 
 
+def check_one_task_of_an_array_is_requeued_alone():
+    """The last task of an array has the array's number as its own."""
+    path = long_config("tasks")
+    number, = submit("--array", "1-2", "--", "train", path, shape=(1, 2))
+    for seed in (1, 2):
+        wait_for_step(f"checkpoints/tasks-seed{seed}", 5)
+    master, = (x for x in job(number) if x["JobId"] == x["ArrayJobId"])
+    usr1(f"{number}_{master['ArrayTaskId']}")
+    restarts = until(lambda: (t := {x["JobId"]: x["Restarts"] for x in job(number)})
+                     and t[str(number)] == "1" and t)
+    assert sorted(restarts.values()) == ["0", "1"], restarts
+    run("scancel", number)
+    wait_for(number, "CANCELLED")
+
+
 def check_the_time_limit_leads_to_a_requeue():
     numbers, folder, steps = interrupted("limited", None, "--grace", 45, time_limit="1")
     task, = wait_for(numbers[0])

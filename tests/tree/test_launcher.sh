@@ -247,7 +247,7 @@ in_job() {
     local wanted=$3 made=0
     rm -f "$folder/scontrol" "$folder/srun" "$folder"/starts.*
     PATH=$folder/slurm:$PATH SLURM_JOB_ID=71 SLURM_RESTART_COUNT=$1 run "$2" "${@:4}"
-    [[ ! -e $folder/scontrol ]] || made=$(grep -cx 'requeue 71' "$folder/scontrol")
+    [[ ! -e $folder/scontrol ]] || made=$(grep -cx 'requeue 71' "$folder/scontrol") || true
     ((made == wanted)) || fail "'${*:4}' requeued $made times, not $wanted"
 }
 in_job 0 75 1 --by srun -n 3 --requeue 2 --threads 2 --bind core -- exit 75
@@ -255,6 +255,8 @@ grep -qF -e '<--mpi=pmix><--input=none><--wait=10><--cpus-per-task=2><--cpu-bind
     fail "srun got $(cat "$folder/srun")"
 in_job 2 75 0 --by srun --requeue 2 -- exit 75
 in_job 0 79 0 --by srun --requeue 2 -- exit 79
+SLURM_ARRAY_JOB_ID=70 SLURM_ARRAY_TASK_ID=3 in_job 0 75 0 --by srun --requeue 2 -- exit 75
+grep -qx 'requeue 70_3' "$folder/scontrol" || fail "a task of an array: $(cat "$folder/scontrol")"
 in_job 0 205 1 --by srun --requeue 2 -- exit 205
 in_job 0 78 0 --by srun --requeue 2 -- exit 78
 in_job 0 0 0 --by srun --requeue 2 --retries 2 -- codes 137 137 0
