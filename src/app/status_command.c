@@ -62,10 +62,11 @@ static json_t *run_json(const bcop_history *h) {
     const double left = bcop_history_left(h);
     const bcop_history_step *last = h->steps > 0 ? &h->step[h->steps - 1] : NULL;
     json_t *out =
-        json_pack("{s:s, s:s, s:s, s:I, s:o, s:I, s:i, s:o, s:o, s:o, s:b}", "run", h->run, "name",
+        json_pack("{s:s, s:s, s:s, s:I, s:o, s:I, s:o, s:o, s:o, s:o, s:b}", "run", h->run, "name",
                   h->name, "state", bcop_history_state(h), "step", (json_int_t)step, "steps",
                   h->total > 0 ? json_integer(h->total) : json_null(), "epoch",
-                  (json_int_t)(last ? last->epoch : 0), "epochs", h->epochs, "eta_seconds",
+                  (json_int_t)(last ? last->epoch : 0), "epochs",
+                  h->epochs > 0 ? json_integer(h->epochs) : json_null(), "eta_seconds",
                   left >= 0 ? json_real(left) : json_null(), "last_checkpoint", checkpoint_json(h),
                   "attempts", attempts_json(h), "stop_requested", h->stopping);
     if (!out)
@@ -132,50 +133,82 @@ static void say_run(const bcop_history *h) {
 
 /* ---- status ---- */
 
-static bcop_status print_json(const bcop_history history[], int count) {
-    if (count == 1)
-        return bcop_json_print(run_json(&history[0]));
-    bcop_summary summary;
-    bcop_summary_make(&summary, history, count);
-    json_t *runs = json_array();
-    for (int i = 0; i < count; i++)
-        json_array_append_new(runs, run_json(&history[i]));
-    return bcop_json_print(
-        json_pack("{s:o, s:o}", "runs", runs, "summary", bcop_summary_json(&summary)));
+/* The runs that could be read; `several` were asked for. */
+typedef struct runs {
+    const bcop_history *history;
+    int count;
+    bool several, json;
+} runs;
+
+/* What went wrong first is the command's error; the other runs are gone on with. */
+typedef struct failure {
+    bcop_status status;
+    char message[1024];
+} failure;
+
+static void keep(failure *f, bcop_status status) {
+    if (status == BCOP_OK)
+        return;
+    if (f->status != BCOP_OK) {
+        bcop_log_warn("%s", bcop_status_message());
+        return;
+    }
+    f->status = status;
+    snprintf(f->message, sizeof f->message, "%s", bcop_status_message());
 }
 
-static void print_text(const bcop_history history[], int count) {
+typedef void answer(const runs *r, failure *f);
+
+static bcop_status print_json(const runs *r) {
+    if (!r->several)
+        return bcop_json_print(run_json(&r->history[0]));
     bcop_summary summary;
-    for (int i = 0; i < count; i++)
-        say_run(&history[i]);
-    if (count == 1)
+    bcop_summary_make(&summary, r->history, r->count);
+    json_t *list = json_array();
+    for (int i = 0; i < r->count; i++)
+        json_array_append_new(list, run_json(&r->history[i]));
+    return bcop_json_print(
+        json_pack("{s:o, s:o}", "runs", list, "summary", bcop_summary_json(&summary)));
+}
+
+static void print_text(const runs *r) {
+    bcop_summary summary;
+    for (int i = 0; i < r->count; i++)
+        say_run(&r->history[i]);
+    if (!r->several)
         return;
-    bcop_summary_make(&summary, history, count);
+    bcop_summary_make(&summary, r->history, r->count);
     bcop_summary_text(&summary);
 }
 
-typedef bcop_status answer(const bcop_history history[], int count, bool json);
-
-static bcop_status print(const bcop_history history[], int count, bool json) {
-    if (json)
-        return print_json(history, count);
-    print_text(history, count);
-    return BCOP_OK;
+static void print(const runs *r, failure *f) {
+    if (r->json)
+        keep(f, print_json(r));
+    else
+        print_text(r);
 }
 
 static bcop_status read_all(const char *const run[], int count, bool json, answer *give) {
     bcop_history *history = calloc((size_t)count, sizeof *history);
     if (!history)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for %d runs", count);
-    bcop_status status = BCOP_OK;
-    for (int i = 0; i < count && status == BCOP_OK; i++)
-        status = bcop_history_read(&history[i], run[i]);
-    if (status == BCOP_OK)
-        status = give(history, count, json);
-    for (int i = 0; i < count; i++)
+    runs r = {.history = history, .several = count > 1, .json = json};
+    failure f = {.status = BCOP_OK};
+    for (int i = 0; i < count; i++) {
+        bcop_history *h = &history[r.count];
+        const bcop_status status = bcop_history_read(h, run[i]);
+        keep(&f, status);
+        if (status == BCOP_OK)
+            r.count++;
+        else
+            bcop_history_free(h);
+    }
+    if (r.count > 0)
+        give(&r, &f);
+    for (int i = 0; i < r.count; i++)
         bcop_history_free(&history[i]);
     free(history);
-    return status;
+    return f.status == BCOP_OK ? BCOP_OK : bcop_status_fail(f.status, "%s", f.message);
 }
 
 static bcop_status run_with(int argc, char **argv, const bcop_argument options[], const bool *json,
@@ -230,11 +263,9 @@ static bcop_status ask(const bcop_history *h) {
     return BCOP_OK;
 }
 
-static bcop_status ask_all(const bcop_history history[], int count, bool json) {
-    (void)json;
-    for (int i = 0; i < count; i++)
-        BCOP_TRY(ask(&history[i]));
-    return BCOP_OK;
+static void ask_all(const runs *r, failure *f) {
+    for (int i = 0; i < r->count; i++)
+        keep(f, ask(&r->history[i]));
 }
 
 static bcop_status run_stop(const bcop_comm *comm, int argc, char **argv) {

@@ -150,10 +150,23 @@ static bcop_status take_config(bcop_history *h, const char *path, const char *te
     return BCOP_OK;
 }
 
+/* A job that waits has made its folder; the configuration comes with the first start. */
+static bool waits_to_start(bcop_history *h) {
+    char path[BCOP_PATH_MAX + 32], absolute[PATH_MAX];
+    snprintf(path, sizeof path, "%s/job.sbatch", h->run);
+    if (access(path, F_OK) != 0)
+        return false;
+    const char *slash = realpath(h->run, absolute) ? strrchr(absolute, '/') : NULL;
+    snprintf(h->name, sizeof h->name, "%s", slash ? slash + 1 : "");
+    return true;
+}
+
 static bcop_status read_config(bcop_history *h) {
     char path[BCOP_PATH_MAX + 32];
     snprintf(path, sizeof path, "%s/config.yaml", h->run);
     FILE *file = fopen(path, "r");
+    if (!file && errno == ENOENT && waits_to_start(h))
+        return BCOP_OK;
     if (!file)
         return bcop_status_errno(BCOP_IO, "%s: is no run: %s", h->run, path);
     char *text = malloc(CONFIG_LIMIT);
@@ -174,7 +187,7 @@ static void find_epochs(bcop_history *h) {
         h->steps_per_epoch = h->step[0].step / h->step[0].epoch;
     if (h->total <= 0)
         h->total = h->steps_per_epoch * h->epochs;
-    else if (!h->steps_per_epoch)
+    else if (!h->steps_per_epoch && h->epochs > 0)
         h->steps_per_epoch = h->total / h->epochs;
 }
 

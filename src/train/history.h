@@ -32,7 +32,7 @@ typedef struct bcop_history_attempt {
 typedef struct bcop_history {
     char run[BCOP_PATH_MAX];
     char name[BCOP_TEXT_MAX];
-    int batch, epochs;
+    int batch, epochs;       /* 0 as long as it waits for its first start */
     bcop_history_step *step; /* [steps], owned, like the other lists */
     bcop_history_evaluation *evaluation;
     bcop_history_attempt *attempt;
@@ -44,8 +44,9 @@ typedef struct bcop_history {
     bool stopping;               /* a stop was asked for and is still to be noticed */
 } bcop_history;
 
-/* Reads the folder `run`. Lines that were cut are passed over. BCOP_NO_INPUT when it holds no run.
- * To be freed in any case. Local. */
+/* Reads the folder `run`. Lines that were cut are passed over. A folder with a job.sbatch
+ * that has no configuration yet is a new run, named as the folder. BCOP_NO_INPUT when it holds no
+ * run. To be freed in any case. Local. */
 bcop_status bcop_history_read(bcop_history *history, const char *run);
 void bcop_history_free(bcop_history *history);
 

@@ -162,6 +162,43 @@ def check_stop():
         assert os.path.exists(os.path.join(run, "stop")) == waits, code
 
 
+def waiting(run):
+    """What bcop-slurm leaves of a job that has not started yet."""
+    os.makedirs(run)
+    with open(os.path.join(run, "job.sbatch"), "w", encoding="utf-8") as out:
+        out.write("#!/bin/sh\n")
+    return run
+
+
+def check_a_job_that_waits():
+    run = waiting("folder/later")
+    status = bcop("status", run, "--json").json
+    assert (status["state"], status["name"], status["step"]) == ("new", "later", 0), status
+    assert status["steps"] is None and status["epochs"] is None, status
+    assert "new" in bcop("status", run).err
+    assert "is new, not running" in bcop("stop", run).err
+    assert bcop("status", run, "--json").json["stop_requested"] is True
+    said = bcop("train", config("later"), "--run", run, ranks=2, code=79).err
+    assert "stopped at step 1 of 65" in said, said
+    assert not os.path.exists(os.path.join(run, "stop"))
+    # its line in attempts.jsonl comes before its configuration
+    begun = waiting("begun")
+    attempts(begun, start(1, 0) | {"total": 65})
+    assert state(begun) == "killed"
+    fails(66, "plot", waiting("bare"), message="no metrics", ranks=(None,))
+
+
+def check_the_other_runs_are_gone_on_with():
+    runs = ["nowhere", waiting("later"), "nothing", make_run("made", 30)]
+    result = bcop("status", *runs, "--json", code=66)
+    assert [r["name"] for r in result.json["runs"]] == ["later", "made"], result.out
+    assert len(result.errors) == 1 and "nowhere" in result.errors[0], result.err
+    assert "nothing" in result.err, result.err
+    fails(66, "stop", *runs, message="nowhere", ranks=(None,))
+    for run in ("later", "made"):
+        assert os.path.exists(os.path.join(run, "stop")), run
+
+
 def check_bad_folders():
     for command in ("status", "stop", "plot"):
         fails(66, command, "nowhere", message="nowhere", ranks=(None,))
