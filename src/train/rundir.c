@@ -208,17 +208,43 @@ static bool begins(const char *name, const char *with) {
     return strncmp(name, with, strlen(with)) == 0;
 }
 
+static bool is_number(const char *text) {
+    return *text && strspn(text, "0123456789") == strlen(text);
+}
+
+/* "step-NNNNNNNN.tmp", "step-NNNNNNNN.old.tmp" */
+static bool is_half_step(const char *name) {
+    char step[32];
+    const size_t length = strcspn(name, ".");
+    if (length >= sizeof step)
+        return false;
+    memcpy(step, name, length);
+    step[length] = 0;
+    return step_of(step) >= 0 &&
+           (strcmp(name + length, ".tmp") == 0 || strcmp(name + length, ".old.tmp") == 0);
+}
+
+/* ".NAME.PID" of a file that was being written, "lock.HOST.PID" of one who watched the lock. */
+static bool is_half_file(const char *name) {
+    const char *last = strrchr(name, '.');
+    if (!last || !is_number(last + 1))
+        return false;
+    const char *const written[] = {".config.yaml", ".metrics.jsonl"};
+    for (int i = 0; i < 2; i++)
+        if (begins(name, written[i]) && last == name + strlen(written[i]))
+            return true;
+    return begins(name, "lock.") && last > name + strlen("lock.");
+}
+
+/* Only names of our own shape: the folder may hold other people's files too. */
 void bcop_rundir_clean(const char *run) {
     DIR *folder = opendir(run);
     for (const struct dirent *entry; folder && (entry = readdir(folder));) {
-        const char *name = entry->d_name;
-        const size_t length = strlen(name);
         char path[BCOP_PATH_MAX];
-        join(path, run, name);
-        if (begins(name, "step-") && strcmp(name + length - 4, ".tmp") == 0)
+        join(path, run, entry->d_name);
+        if (is_half_step(entry->d_name))
             bcop_rundir_remove(path);
-        else if (begins(name, ".config.yaml.") || begins(name, ".metrics.jsonl.") ||
-                 begins(name, "lock."))
+        else if (is_half_file(entry->d_name))
             unlink(path);
     }
     if (folder)

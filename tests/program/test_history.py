@@ -199,6 +199,24 @@ def check_the_other_runs_are_gone_on_with():
         assert os.path.exists(os.path.join(run, "stop")), run
 
 
+def check_only_our_own_leftovers_are_removed():
+    run = waiting("run")
+    ours = (".config.yaml.17", ".metrics.jsonl.4711", "lock.node1.site.99")
+    others = (".config.yaml.swp", ".metrics.jsonl.bak", "lock.txt", "lock.5", "config.yaml.7")
+    for name in ours + others:
+        with open(os.path.join(run, name), "w", encoding="utf-8") as out:
+            out.write("text")
+    for name in ("step-00000003.tmp", "step-00000003.old.tmp", "step-mine.tmp"):
+        os.makedirs(os.path.join(run, name))
+        with open(os.path.join(run, name, "file"), "w", encoding="utf-8") as out:
+            out.write("text")
+    bcop("train", config("clean"), "--run", run, "--max-steps", 1)
+    names = os.listdir(run)
+    assert not {*ours, "step-00000003.tmp", "step-00000003.old.tmp"} & set(names), names
+    assert set(others) <= set(names), names
+    assert os.listdir(os.path.join(run, "step-mine.tmp")) == ["file"]
+
+
 def check_bad_folders():
     for command in ("status", "stop", "plot"):
         fails(66, command, "nowhere", message="nowhere", ranks=(None,))
