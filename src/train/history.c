@@ -181,7 +181,7 @@ static bcop_status read_config(bcop_history *h) {
 /* The first line of a new epoch says how long epochs are; before it, the start's `total`. */
 static void find_epochs(bcop_history *h) {
     for (long i = 1; i < h->steps && !h->steps_per_epoch; i++)
-        if (h->step[i].epoch == h->step[i - 1].epoch + 1)
+        if (h->step[i].epoch > 0 && h->step[i].epoch == h->step[i - 1].epoch + 1)
             h->steps_per_epoch = h->step[i].step / h->step[i].epoch;
     if (h->steps == 1 && h->step[0].epoch > 0)
         h->steps_per_epoch = h->step[0].step / h->step[0].epoch;
