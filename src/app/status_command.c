@@ -234,16 +234,11 @@ static bcop_status run_status(const bcop_comm *comm, int argc, char **argv) {
 
 /* ---- stop ---- */
 
-/* Whether a launcher or SLURM may start it again by itself, or has it still to start. */
-static bool may_start(const bcop_history *h) {
-    const bcop_history_attempt *last = h->attempts > 0 ? &h->attempt[h->attempts - 1] : NULL;
-    return !last || !last->ended || last->code == BCOP_INTERRUPTED || last->code == BCOP_INTERNAL ||
-           last->code == BCOP_HANG;
-}
-
+/* Not running, it may still be started, also after a failure: by a pending job, a chain's next
+ * link. */
 static bcop_status ask(const bcop_history *h) {
     const char *state = bcop_history_state(h);
-    if (!h->running && (strcmp(state, "finished") == 0 || !may_start(h))) {
+    if (!h->running && strcmp(state, "finished") == 0) {
         bcop_log_info("%s is %s, not running: nothing to stop", h->run, state);
         return BCOP_OK;
     }

@@ -120,6 +120,14 @@ def check_the_end_is_known_in_the_first_epoch():
     assert status["eta_seconds"] > 0, status
 
 
+def check_epochs_of_a_foreign_log():
+    run = make_run("foreign", 0)
+    with open(os.path.join(run, "metrics.jsonl"), "w", encoding="utf-8") as out:
+        for step, epoch in ((1, -1), (2, 0), (13, 1)):
+            out.write(json.dumps({"kind": "train", "step": step, "epoch": epoch}) + "\n")
+    assert bcop("status", run, "--json").json["steps"] == 13 * EPOCHS
+
+
 def check_several_runs_are_summed_up():
     clean = [0.70, 0.75, 0.83]
     runs = [make_run(f"made-seed{i}", 65, c) for i, c in enumerate(clean)]
@@ -153,13 +161,13 @@ def check_stop():
     attempts(done, start(1, 0), end(1, 0, 65, 65))
     assert "nothing to stop" in bcop("stop", done).err
     assert not os.path.exists(os.path.join(done, "stop"))
-    # Not running: only what may be started again by itself is to stay stopped.
-    for code, waits in ((0, False), (75, True), (79, False), (80, False), (81, True), (None, True)):
+    # Not running, it may still be started: by a pending job, or a chain's next link.
+    for code in (0, 74, 75, 78, 79, 80, 81, None):
         run = make_run(f"ended {code}", 30)
         attempts(run, start(1, 0), *([] if code is None else [end(1, code, 30, 30)]))
         said = bcop("stop", run).err
-        assert "not running" in said and ("nothing to stop" in said) != waits, said
-        assert os.path.exists(os.path.join(run, "stop")) == waits, code
+        assert "not running" in said and f"remove {run}/stop" in said, said
+        assert os.path.exists(os.path.join(run, "stop")), code
 
 
 def waiting(run):
