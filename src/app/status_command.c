@@ -50,10 +50,10 @@ static json_t *evaluation_json(const bcop_history *h, const char *split) {
         return json_null();
     json_t *certified = json_object();
     for (int i = 0; i < e->eps.count; i++)
-        json_object_set_new(certified, e->eps.text[i], json_real(e->certified[i]));
-    return json_pack("{s:I, s:I, s:f, s:f, s:o}", "step", (json_int_t)e->step, "examples",
-                     (json_int_t)e->examples, "loss", e->loss, "clean", e->clean, "certified",
-                     certified);
+        json_object_set_new(certified, e->eps.text[i], bcop_json_real(e->certified[i]));
+    return json_pack("{s:I, s:I, s:o, s:o, s:o}", "step", (json_int_t)e->step, "examples",
+                     (json_int_t)e->examples, "loss", bcop_json_real(e->loss), "clean",
+                     bcop_json_real(e->clean), "certified", certified);
 }
 
 static json_t *run_json(const bcop_history *h) {
@@ -67,13 +67,13 @@ static json_t *run_json(const bcop_history *h) {
                   h->total > 0 ? json_integer(h->total) : json_null(), "epoch",
                   (json_int_t)(last ? last->epoch : 0), "epochs",
                   h->epochs > 0 ? json_integer(h->epochs) : json_null(), "eta_seconds",
-                  left >= 0 ? json_real(left) : json_null(), "last_checkpoint", checkpoint_json(h),
-                  "attempts", attempts_json(h), "stop_requested", h->stopping);
+                  left >= 0 ? bcop_json_real(left) : json_null(), "last_checkpoint",
+                  checkpoint_json(h), "attempts", attempts_json(h), "stop_requested", h->stopping);
     if (!out)
         return NULL;
-    json_object_set_new(out, "loss", last ? json_real(last->loss) : json_null());
-    json_object_set_new(out, "accuracy", last ? json_real(last->accuracy) : json_null());
-    json_object_set_new(out, "images_per_second", json_real(speed));
+    json_object_set_new(out, "loss", last ? bcop_json_real(last->loss) : json_null());
+    json_object_set_new(out, "accuracy", last ? bcop_json_real(last->accuracy) : json_null());
+    json_object_set_new(out, "images_per_second", bcop_json_real(speed));
     json_object_set_new(out, "holdout", evaluation_json(h, "holdout"));
     json_object_set_new(out, "test", evaluation_json(h, "test"));
     return out;

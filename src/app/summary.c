@@ -1,5 +1,6 @@
 #include "app/summary.h"
 
+#include "app/json.h"
 #include "base/log.h"
 
 #include <math.h>
@@ -102,8 +103,8 @@ void bcop_summary_text(const bcop_summary *s) {
 }
 
 static json_t *pack(bcop_summary_mean m) {
-    return json_pack("{s:f, s:o}", "mean", m.mean, "error",
-                     isnan(m.error) ? json_null() : json_real(m.error));
+    return json_pack("{s:o, s:o}", "mean", bcop_json_real(m.mean), "error",
+                     bcop_json_real(m.error));
 }
 
 json_t *bcop_summary_json(const bcop_summary *s) {

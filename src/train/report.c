@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "linalg/rounding.h"
 
+#include <math.h>
 #include <stdio.h>
 
 void bcop_report_step(bcop_metrics *metrics, const bcop_experiment *e,
@@ -22,15 +23,22 @@ void bcop_report_step(bcop_metrics *metrics, const bcop_experiment *e,
                       left % 60);
 }
 
+/* JSON has no word for what is not finite. */
+static const char *real(char text[static 32], double value) {
+    snprintf(text, 32, isfinite(value) ? "%.17g" : "null", value);
+    return text;
+}
+
 void bcop_report_evaluation(bcop_metrics *metrics, const bcop_experiment *e, const bcop_progress *p,
                             bcop_split split, const bcop_evaluation *v) {
     const bcop_reals *eps = &e->evaluate.eps;
-    char certified[1024] = "";
+    char certified[1024] = "", loss[32], bound[32];
     bcop_metrics_add(
         metrics, false,
         "{\"kind\":\"eval\",\"step\":%ld,\"epoch\":%ld,\"split\":\"%s\",\"examples\":%ld,"
-        "\"loss\":%.17g,\"clean\":%.17g,\"certified\":{",
-        p->step, p->epoch, bcop_dataset_split_name(split), v->examples, v->loss, v->clean);
+        "\"loss\":%s,\"clean\":%.17g,\"certified\":{",
+        p->step, p->epoch, bcop_dataset_split_name(split), v->examples, real(loss, v->loss),
+        v->clean);
     for (int i = 0, used = 0; i < eps->count; i++) {
         bcop_metrics_add(metrics, false, "%s\"%s\":%.17g", i ? "," : "", eps->text[i],
                          v->certified[i]);
@@ -38,7 +46,7 @@ void bcop_report_evaluation(bcop_metrics *metrics, const bcop_experiment *e, con
             used += snprintf(certified + used, sizeof certified - (size_t)used,
                              "  certified at %s %.4f", eps->text[i], v->certified[i]);
     }
-    bcop_metrics_add(metrics, true, "},\"lipschitz\":%.17g}\n", v->lipschitz);
+    bcop_metrics_add(metrics, true, "},\"lipschitz\":%s}\n", real(bound, v->lipschitz));
     bcop_log_info("epoch %ld  %s (%ld images): loss %.4f  clean %.4f%s  Lipschitz bound %.7f",
                   p->epoch, bcop_dataset_split_name(split), v->examples, v->loss, v->clean,
                   certified, bcop_rounding_up(v->lipschitz, 7));

@@ -150,6 +150,21 @@ def check_several_runs_are_summed_up():
     assert bcop("status", runs[0], bare, "--json").json["summary"]["split"] is None
 
 
+def check_a_loss_that_is_no_number():
+    runs = [make_run(f"inf{i}", 65, evaluate=False) for i in range(2)]
+    for run in runs:
+        with open(os.path.join(run, "metrics.jsonl"), "a", encoding="utf-8") as out:
+            out.write("\n" + json.dumps({"kind": "eval", "step": 65, "epoch": 5, "split": "test",
+                                         "examples": 64, "loss": None, "clean": 0.5,
+                                         "certified": CERTIFIED, "lipschitz": None}) + "\n")
+    out = bcop("status", *runs, "--json").json
+    test = out["runs"][0]["test"]
+    assert (test["loss"], test["clean"], test["certified"]) == (None, 0.5, CERTIFIED), test
+    summary = out["summary"]
+    assert summary["loss"] == {"mean": None, "error": None}, summary
+    assert summary["clean"] == {"mean": 0.5, "error": 0}, summary
+
+
 def check_stop():
     run = make_run("it's \"a\" run\n2", 30)
     attempts(run, start(1, 0))
