@@ -25,7 +25,9 @@ void bcop_report_step(bcop_metrics *metrics, const bcop_experiment *e,
 
 /* JSON has no word for what is not finite. */
 static const char *real(char text[static 32], double value) {
-    snprintf(text, 32, isfinite(value) ? "%.17g" : "null", value);
+    if (!isfinite(value))
+        return "null";
+    snprintf(text, 32, "%.17g", value);
     return text;
 }
 
