@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-# run: label mpi timeout 120
+# run: label mpi timeout 300
 """bcop status, stop and plot on run folders written by hand, so that every answer is known."""
 import json
 import os
