@@ -211,7 +211,8 @@ static void test_convolution_after_dense(void **state) {
         "dense: {units: 5}]",
         "[dense: {units: 12}, maxmin, conv: {channels: 12, kernel: 3, apply: factored}, maxmin, "
         "dense: {units: 5}]"};
-    void *options = loss_options(&bcop_loss_cross_entropy, "offset", offset, "temperature", temperature);
+    void *options =
+        loss_options(&bcop_loss_cross_entropy, "offset", offset, "temperature", temperature);
     const batch b = make_batch(&bcop_loss_cross_entropy, options, 3);
     nn_fixture f[2];
     for (int i = 0; i < 2; i++) {
