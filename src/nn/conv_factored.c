@@ -25,17 +25,6 @@ double bcop_conv_factored_count(const bcop_conv *c) {
     return 2.0 * k->factors * k->c * k->r + (double)c->c_in * c->c_out;
 }
 
-/* `run` numbers of each pixel to `outputs`. */
-static bcop_direct pointwise(long pixels, int run, int outputs) {
-    return (bcop_direct){.height = 1,
-                         .width = (int)pixels,
-                         .lines = 1,
-                         .run = run,
-                         .across = run,
-                         .outputs = outputs,
-                         .out_across = outputs};
-}
-
 static bool lifts(const bcop_conv *c) {
     return c->c_in <= c->c_out;
 }
@@ -61,7 +50,7 @@ static void plan(bcop_layer *layer) {
 }
 
 static float *take_packed(bcop_arena *arena, int run, int outputs) {
-    const bcop_direct d = pointwise(1, run, outputs);
+    const bcop_direct d = bcop_direct_rows(1, run, outputs);
     return bcop_arena_floats(arena, bcop_direct_packed(&d));
 }
 
@@ -81,7 +70,7 @@ static void take(bcop_layer *layer, bool training, bcop_arena *arena) {
 /* ---- the operator ---- */
 
 static void pack_matrix(int rows, int cols, const float *a, float *packed) {
-    const bcop_direct d = pointwise(1, rows, cols);
+    const bcop_direct d = bcop_direct_rows(1, rows, cols);
     for (int i = 0; i < rows; i++)
         bcop_direct_pack(&d, i, a + (long)i * cols, packed);
 }
@@ -219,12 +208,12 @@ static void advance(const piece *p, int s, float *y) {
     const bcop_parameter *b = s == p->last ? bcop_layer_bias(p->layer) : NULL;
     const float *x = input_of(p, s), *bias = b ? b->value : NULL;
     if (t < 0) {
-        const bcop_direct d = pointwise(p->pixels, lifts(c) ? c->c_in : wide, c->c_out);
+        const bcop_direct d = bcop_direct_rows(p->pixels, lifts(c) ? c->c_in : wide, c->c_out);
         bcop_direct_correlate(&d, x, lifts(c) ? c->factored.ht : c->factored.h, bias, NULL, y);
         return;
     }
-    bcop_direct thin = pointwise(p->pixels, wide, r);
-    const bcop_direct back = pointwise(p->pixels, r, wide);
+    bcop_direct thin = bcop_direct_rows(p->pixels, wide, r);
+    const bcop_direct back = bcop_direct_rows(p->pixels, r, wide);
     thin.ahead = y;
     thin.ahead_length = p->pixels * wide;
     bcop_direct_correlate(&thin, x, c->factored.v[t], NULL, NULL, p->thin);
@@ -249,7 +238,7 @@ static void forward(const bcop_layer *layer, int n, const float *x, float *y, co
 /* The derivative by a block, in the first piece the first term of it. */
 static void add_slope(const piece *p, int cols, const float *left, const float *right, bool more,
                       const float *ahead, float *sum) {
-    bcop_direct d = pointwise(p->pixels, p->k->c, cols);
+    bcop_direct d = bcop_direct_rows(p->pixels, p->k->c, cols);
     d.ahead = ahead;
     d.ahead_length = ahead ? p->pixels * p->k->c : 0;
     if (p->first && !more)
@@ -269,7 +258,7 @@ static void differentiate(const piece *p, int s, const float *g, float *lane_gra
             add_slope(p, m, lifts(c) ? g : x, lifts(c) ? x : g, false, NULL, lane_gradient);
         return;
     }
-    bcop_direct d = pointwise(p->pixels, wide, r);
+    bcop_direct d = bcop_direct_rows(p->pixels, wide, r);
     const int next = s > 0 ? factor_of(c, s - 1) : -1;
     d.ahead = next >= 0 ? shift_of(p, next) : s > 0 ? input_of(p, s - 1) : NULL;
     d.ahead_length = s > 0 ? p->pixels * (next >= 0 ? r : c->c_in) : 0;
@@ -287,9 +276,9 @@ static void differentiate(const piece *p, int s, const float *g, float *lane_gra
 static void retreat(const piece *p, int s, const float *g, float *gx) {
     const bcop_conv *c = p->c;
     const int t = factor_of(c, s), wide = p->k->c, m = p->k->m, r = p->k->r;
-    const bcop_direct d = t >= 0     ? pointwise(p->pixels, r, wide)
-                          : lifts(c) ? pointwise(p->pixels, wide, m)
-                                     : pointwise(p->pixels, m, wide);
+    const bcop_direct d = t >= 0     ? bcop_direct_rows(p->pixels, r, wide)
+                          : lifts(c) ? bcop_direct_rows(p->pixels, wide, m)
+                                     : bcop_direct_rows(p->pixels, m, wide);
     if (t < 0)
         bcop_direct_correlate(&d, g, lifts(c) ? c->factored.h : c->factored.ht, NULL, NULL, gx);
     else
@@ -315,7 +304,7 @@ static void slope(const bcop_layer *layer, int n, const bcop_tape *tape, const f
     for (int done = 0; done < n; done += p.images) {
         p = cut_piece(layer, n, done, tape, scratch);
         const float *g = gy + done * bcop_shape_size(layer->out);
-        const bcop_direct sum = pointwise(p.pixels, 0, c->c_out);
+        const bcop_direct sum = bcop_direct_rows(p.pixels, 0, c->c_out);
         if (bcop_layer_bias(layer))
             bcop_direct_slope_add(&sum, 1, g, 0, g, 0, lane_gradient, lane_gradient + blocks);
         go_back(&p, g, lane_gradient);

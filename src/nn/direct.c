@@ -52,6 +52,16 @@ static int block_vectors(const bcop_direct *d, int first) {
     return d->outputs - first > LANES ? WIDE : 1;
 }
 
+bcop_direct bcop_direct_rows(long rows, int run, int outputs) {
+    return (bcop_direct){.height = 1,
+                         .width = (int)rows,
+                         .lines = 1,
+                         .run = run,
+                         .across = run,
+                         .outputs = outputs,
+                         .out_across = outputs};
+}
+
 long bcop_direct_packed(const bcop_direct *d) {
     return (long)d->lines * d->run * ((d->outputs + LANES - 1) / LANES * LANES);
 }

@@ -25,6 +25,9 @@ typedef struct bcop_direct {
     long ahead_length;         /* floats; 0: nothing */
 } bcop_direct;
 
+/* `rows` rows of `run` floats, one after the other, to `outputs` each: a product of matrices. */
+bcop_direct bcop_direct_rows(long rows, int run, int outputs);
+
 /* Floats of a packed kernel, and the copying of row `row` < lines run of kernel[lines run][outputs]
  * into it. */
 long bcop_direct_packed(const bcop_direct *d);

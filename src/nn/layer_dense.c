@@ -108,21 +108,11 @@ static bcop_status plan(bcop_layer *layer) {
     return BCOP_OK;
 }
 
-/* Images to `outputs` each. */
-static bcop_direct by_image(int n, int run, int outputs) {
-    return (bcop_direct){.height = 1,
-                         .width = n,
-                         .lines = 1,
-                         .run = run,
-                         .across = run,
-                         .outputs = outputs,
-                         .out_across = outputs};
-}
-
 static void take(bcop_layer *layer, bool training, bcop_arena *arena) {
     dense_state *d = layer->state;
     if (d->few) {
-        const bcop_direct up = by_image(1, d->in, d->out), down = by_image(1, d->out, d->in);
+        const bcop_direct up = bcop_direct_rows(1, d->in, d->out),
+                          down = bcop_direct_rows(1, d->out, d->in);
         d->packed = bcop_arena_floats(arena, bcop_direct_packed(&up));
         d->adjoint = bcop_arena_floats(arena, bcop_direct_packed(&down));
         d->upright = bcop_arena_floats(arena, (long)d->out * d->in);
@@ -181,7 +171,8 @@ static void reorder(const bcop_layer *layer, bool back, const float *from, float
 
 static void pack(const bcop_layer *layer) {
     const dense_state *d = layer->state;
-    const bcop_direct up = by_image(1, d->in, d->out), down = by_image(1, d->out, d->in);
+    const bcop_direct up = bcop_direct_rows(1, d->in, d->out),
+                      down = bcop_direct_rows(1, d->out, d->in);
     const int channels = layer->in.channels, pixels = d->in / channels;
     const float *u = layer->parameter[0].value;
     for (int p = 0; p < pixels; p++)
@@ -242,7 +233,7 @@ static void forward(const bcop_layer *layer, int n, const float *x, float *y, co
             flatten(layer->in, x + (long)i * d->in, flat + (long)i * d->in);
     const float *w = operator_of(layer);
     float *product = layer->factored && layer->input_left ? tape->image : y;
-    const bcop_direct up = by_image(n, d->in, d->out);
+    const bcop_direct up = bcop_direct_rows(n, d->in, d->out);
     if (d->few)
         bcop_direct_correlate(&up, x, d->packed, NULL, NULL, product);
     else if (is_upright(layer))
@@ -290,7 +281,7 @@ static void slope(const bcop_layer *layer, int n, const bcop_tape *tape, const f
     }
     if (layer->factored)
         return;
-    const bcop_direct down = by_image(n, d->out, d->in);
+    const bcop_direct down = bcop_direct_rows(n, d->out, d->in);
     if (d->few)
         bcop_direct_slope(&down, 1, gy, 0, tape->saved, 0, sum, NULL);
     else if (is_upright(layer))
@@ -305,7 +296,7 @@ static void backward(const bcop_layer *layer, int n, const bcop_tape *tape, floa
                      float *scratch) {
     const dense_state *d = layer->state;
     if (d->few) {
-        const bcop_direct down = by_image(n, d->out, d->in);
+        const bcop_direct down = bcop_direct_rows(n, d->out, d->in);
         bcop_direct_correlate(&down, gy, d->adjoint, NULL, NULL, gx);
         return;
     }
