@@ -55,13 +55,11 @@ def attempt(path, run, trial, roll, eager):
                            env=faults.with_fault(point) if point else None)
     killed = False
     if not point:
-        alive = True
         if not eager:  # the guard against endless restarts wants a checkpoint now and then
-            alive = started.until(lambda: faults.steps(run)[-1:] > before[-1:])
+            started.until(lambda: faults.steps(run)[-1:] > before[-1:])
         wait = time.monotonic() + roll.uniform(0, 1.2)
-        while alive and not killed:
-            alive = started.until(lambda: time.monotonic() > wait)
-            killed = alive and shoot(started, roll)
+        while started.running() and not killed:  # until() is true of a time that is over
+            killed = started.until(lambda: time.monotonic() > wait) and shoot(started, roll)
     code = started.end()
     nothing_left(started, note)
     if point and code == 137:
