@@ -95,20 +95,26 @@ static bool lives(const char *path, const holder *h) {
     return alive;
 }
 
-/* The file is open; `locked`: flock() holds it, else this file system has no such locks. */
-static bcop_status check_holder(int file, const char *path, bool locked) {
-    const holder h = read_holder(file);
-    if (h.pid <= 0)
+/* `locked`: flock() holds the file, else this file system has no such locks. */
+static bcop_status check_holder(const holder *h, const char *path, bool locked) {
+    if (h->pid <= 0)
         return BCOP_OK;
-    if (strcmp(h.host, bcop_host_name()) == 0)
-        return locked || kill((pid_t)h.pid, 0) != 0 ? BCOP_OK : held(path, &h);
-    return lives(path, &h) ? held(path, &h) : BCOP_OK;
+    if (strcmp(h->host, bcop_host_name()) == 0)
+        return locked || kill((pid_t)h->pid, 0) != 0 ? BCOP_OK : held(path, h);
+    return lives(path, h) ? held(path, h) : BCOP_OK;
 }
 
 static bool is_same_file(int file, const char *path) {
     struct stat own, named;
     return fstat(file, &own) == 0 && stat(path, &named) == 0 && own.st_ino == named.st_ino &&
            own.st_dev == named.st_dev;
+}
+
+/* Whether nobody gave the lock back or took it while its holder was watched. */
+static bool is_unchanged(int file, const char *path, const holder *before) {
+    const holder now = read_holder(file);
+    return is_same_file(file, path) && now.pid == before->pid &&
+           strcmp(now.host, before->host) == 0 && strcmp(now.since, before->since) == 0;
 }
 
 /* Opens and locks; a file that was removed meanwhile by its holder is no lock. */
@@ -123,13 +129,13 @@ static bcop_status open_locked(const char *path, int *file) {
             close(*file);
             return held(path, &h);
         }
-        if (is_same_file(*file, path)) {
-            const bcop_status status = check_holder(*file, path, locked);
-            if (status != BCOP_OK)
-                close(*file);
-            return status;
-        }
+        const holder before = read_holder(*file);
+        const bcop_status status = check_holder(&before, path, locked);
+        if (status == BCOP_OK && is_unchanged(*file, path, &before))
+            return BCOP_OK;
         close(*file);
+        if (status != BCOP_OK)
+            return status;
     }
     return bcop_status_fail(BCOP_CANNOT_CREATE, "%s: cannot be locked", path);
 }
