@@ -1,10 +1,11 @@
+#define _GNU_SOURCE /* memfd_create */
 #include "comm/board.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <time.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 void *bcop_board_slot(const bcop_board *board, int place) {
@@ -21,34 +22,55 @@ static void *map_alone(size_t size) {
     return memory == MAP_FAILED ? NULL : memory;
 }
 
-/* Memory of a name; `make`: it is new. NULL when there is none. */
-static void *map_named(const char *name, size_t size, bool make) {
-    const int file = shm_open(name, O_RDWR | (make ? O_CREAT | O_EXCL : 0), 0600);
+/* Memory that has no name in any file system, which would stay behind if its maker were killed.
+ * Others reach it through its maker's open file, and know it by its number: a maker in another
+ * container is another process to them. */
+typedef struct shared_memory {
+    pid_t maker;
+    int file;
+    dev_t device;
+    ino_t number;
+} shared_memory;
+
+static bool is_it(const shared_memory *s, int file) {
+    struct stat info;
+    return fstat(file, &info) == 0 && info.st_dev == s->device && info.st_ino == s->number;
+}
+
+static shared_memory make_memory(size_t size) {
+    struct stat info;
+    shared_memory s = {.maker = getpid(), .file = memfd_create("bcop board", MFD_CLOEXEC)};
+    /* taken now: else a full memory would show as a signal at the first use */
+    if (s.file >= 0 && posix_fallocate(s.file, 0, (off_t)size) == 0 && fstat(s.file, &info) == 0) {
+        s.device = info.st_dev;
+        s.number = info.st_ino;
+    }
+    return s;
+}
+
+/* NULL when this process cannot have it. */
+static void *map_memory(const shared_memory *s, size_t size) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%ld/fd/%d", (long)s->maker, s->file);
+    const int file = s->file < 0 ? -1 : open(path, O_RDWR | O_CLOEXEC);
     if (file < 0)
         return NULL;
-    /* taken now: else a full file system would show as a signal at the first use */
-    const bool taken = !make || posix_fallocate(file, 0, (off_t)size) == 0;
     void *memory =
-        taken ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0) : MAP_FAILED;
+        is_it(s, file) ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0) : MAP_FAILED;
     close(file);
-    if (memory == MAP_FAILED && make)
-        shm_unlink(name);
     return memory == MAP_FAILED ? NULL : memory;
 }
 
 static void *map_together(const bcop_comm *node, size_t size) {
-    char name[64];
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    snprintf(name, sizeof name, "/bcop.%ld.%ld", (long)getpid(), now.tv_nsec);
-    void *memory = node->rank == 0 ? map_named(name, size, true) : NULL;
-    MPI_Bcast(name, sizeof name, MPI_CHAR, 0, node->handle);
-    if (node->rank != 0)
-        memory = map_named(name, size, false);
+    shared_memory shared = {.file = -1};
+    if (node->rank == 0)
+        shared = make_memory(size);
+    MPI_Bcast(&shared, sizeof shared, MPI_BYTE, 0, node->handle);
+    void *memory = map_memory(&shared, size);
     int all = memory != NULL;
     MPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT, MPI_MIN, node->handle);
-    if (node->rank == 0 && memory)
-        shm_unlink(name);
+    if (node->rank == 0 && shared.file >= 0)
+        close(shared.file);
     if (!all && memory)
         munmap(memory, size);
     return all ? memory : NULL;

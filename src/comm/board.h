@@ -15,8 +15,8 @@ typedef struct bcop_board {
 } bcop_board;
 
 /* Makes a board with slots of `bytes` bytes (a multiple of 64). Where ranks of a node cannot share
- * memory each gets a board of its own. The memory has no name any more on return, so that nothing
- * is left of it however the program ends. BCOP_INTERNAL without memory. Collective. */
+ * memory each gets a board of its own. The memory never has a name, so that nothing is left of it
+ * however the program ends. BCOP_INTERNAL without memory. Collective. */
 bcop_status bcop_board_open(const bcop_comm *comm, long bytes, bcop_board *board);
 void bcop_board_close(bcop_board *board); /* a board of zeros is allowed. Local */
 

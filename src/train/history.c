@@ -61,7 +61,7 @@ static void take_certified(bcop_history_evaluation *e, json_t *certified) {
             !bcop_option_parse_real(key, &e->eps.value[i]))
             continue;
         strcpy(e->eps.text[i], key);
-        e->certified[i] = json_number_value(value);
+        e->certified[i] = real(certified, key);
         e->eps.count++;
     }
 }

@@ -47,24 +47,30 @@ def check_a_rank_stopped_at_a_random_step():
 
 
 def stopped(path, name, victim):
+    loads = name.startswith("load.")
+    if loads:
+        faults.copy("begun", name)
     started = faults.start(RANKS, "train", path, "--run", name, name=f"{name}.said",
-                           env=faults.with_fault(f"{name}:rank={victim}:hit=3:stop"))
+                           env=faults.with_fault(f"{name}:rank={victim}:hit={1 if loads else 3}:stop"))
     line = hangs(started, victim, name)
     if name.startswith("ckpt."):
         assert "checkpoint" in line, f"{name}: {line}"
     if name == "evaluate":
         assert "evaluation" in line, line
+    if loads:
+        assert "load" in line, line
 
 
 def check_a_rank_stopped_at_every_point():
     path, cases = endless("point"), []
+    faults.whole(path, 6, "begun")
     for number, (name, each) in enumerate(faults.points()):
         roll = faults.dice(number)
         victim = roll.randrange(RANKS) if each else 0
-        # the watchdog starts with the first step: nothing of load. Writing a checkpoint may take
-        # four times as long as other things: not all of its points in the ordinary tests.
-        rare = name.startswith("ckpt.") and roll.random() > 0.3
-        if not name.startswith("load.") and (STOPS > 4 or not rare):
+        # Loading and saving may take four times as long as other things: not all of their points in
+        # the ordinary tests.
+        rare = name.startswith(("ckpt.", "load.")) and roll.random() > 0.3
+        if STOPS > 4 or not rare:
             cases.append(partial(stopped, path, name, victim))
     assert len(cases) > 8
     faults.all_hold(cases, workers=3)
