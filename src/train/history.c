@@ -22,8 +22,10 @@ static void take_text(const json_t *object, const char *key, char *text, size_t 
     snprintf(text, size, "%s", value ? value : "");
 }
 
+/* Numbers that no run has are 0: sums and products of those that are left cannot overflow. */
 static long integer(const json_t *object, const char *key) {
-    return (long)json_integer_value(json_object_get(object, key));
+    const json_int_t value = json_integer_value(json_object_get(object, key));
+    return value >= INT_MIN && value <= INT_MAX ? (long)value : 0;
 }
 
 static double real(const json_t *object, const char *key) {

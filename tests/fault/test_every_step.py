@@ -9,7 +9,7 @@ sys.path.insert(0, os.path.join(os.environ["BCOP_SOURCE_DIR"], "tests", "support
 import faults  # noqa: E402
 from program import bcop, main  # noqa: E402
 
-OPTIMIZERS = ("{kind: muon, lr: 0.03}", "{kind: adam, lr: 0.01}")
+OPTIMIZERS = ("{kind: muon, lr: 0.03}", "{kind: adam, lr: 0.01}", "{kind: sgd, lr: 0.05}")
 SCHEDULE = "{kind: cosine, warmup: 0.5}"
 LAST = 12  # two epochs
 
