@@ -259,6 +259,12 @@ SLURM_ARRAY_JOB_ID=70 SLURM_ARRAY_TASK_ID=3 in_job 0 75 0 --by srun --requeue 2 
 grep -qx 'requeue 70_3' "$folder/scontrol" || fail "a task of an array: $(cat "$folder/scontrol")"
 in_job 0 205 1 --by srun --requeue 2 -- exit 205
 in_job 0 78 0 --by srun --requeue 2 -- exit 78
+# Five starts that left no line in the run's log are enough.
+in_job 3 205 1 --by srun --requeue 9 -- exit 205 --run "$folder/nowhere"
+in_job 4 205 0 --by srun --requeue 9 -- exit 205 --run "$folder/nowhere"
+mkdir "$folder/began"
+printf '{"kind": "start", "attempt": 1, "job": "%s", "step": 0}\n' 70 71 >"$folder/began/attempts.jsonl"
+in_job 4 205 1 --by srun --requeue 9 -- exit 205 --run "$folder/began"
 in_job 0 0 0 --by srun --requeue 2 --retries 2 -- codes 137 137 0
 in_job 0 137 1 --by srun --requeue 2 --retries 1 -- codes 137 137 0
 # A requeued job, or a later link of a chain, goes on with what this job or chain began (the records
