@@ -21,8 +21,10 @@ def skip(reason):
 
 
 def run(*command, code=0, **more):
+    # With SIGPIPE ignored munge's client tries again when munged has closed a connection that was
+    # silent for two seconds, as on a machine that stalls; else the signal kills SLURM's commands.
     done = subprocess.run([str(x) for x in command], capture_output=True, text=True, timeout=60,
-                          check=False, **more)
+                          check=False, **{"restore_signals": False, **more})
     assert code is None or done.returncode == code, (command, done.returncode, done.stdout, done.stderr)
     return done
 
@@ -45,7 +47,7 @@ def start_slurm(nodes=2):
     folder = tempfile.mkdtemp(prefix="sl.", dir="/tmp")
     os.rmdir(folder)
     clean_at_end(CLUSTER, "down", folder)
-    done = run(CLUSTER, "up", folder, "--nodes", nodes, code=None)
+    done = run(CLUSTER, "up", folder, "--nodes", nodes, code=None, restore_signals=True)
     if done.returncode != 0:
         skip(done.stderr.strip().replace("\n", " | ")[-300:] or "SLURM does not come up")
     with open(os.path.join(folder, "env"), encoding="utf-8") as file:
