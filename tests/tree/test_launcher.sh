@@ -30,7 +30,7 @@ env) printf '%s %s %s\n' "$OPENBLAS_NUM_THREADS" "$OMP_NUM_THREADS" "${BCOP_EXAM
 exit) exit "$2" ;;
 restarts) # whether it is told that it goes on; ends with 75
     echo "$BCOP_RESTART" >>"$RECORDS/restarts.$rank"
-    [[ $rank != 0 || ${3-} == refused ]] || echo "{\"kind\": \"start\", \"job\": \"71\", \"step\": $RANDOM}" >>"$2/attempts.jsonl"
+    [[ $rank != 0 && ${3-} != logged || ${3-} == refused ]] || echo "{\"kind\": \"start\", \"job\": \"71\", \"step\": $RANDOM}" >>"$2/attempts.jsonl"
     exit 75
     ;;
 # The codes of one start after another; the last one stays. "kill": one rank kills itself.
@@ -259,12 +259,16 @@ SLURM_ARRAY_JOB_ID=70 SLURM_ARRAY_TASK_ID=3 in_job 0 75 0 --by srun --requeue 2 
 grep -qx 'requeue 70_3' "$folder/scontrol" || fail "a task of an array: $(cat "$folder/scontrol")"
 in_job 0 205 1 --by srun --requeue 2 -- exit 205
 in_job 0 78 0 --by srun --requeue 2 -- exit 78
-# Five starts that left no line in the run's log are enough.
-in_job 3 205 1 --by srun --requeue 9 -- exit 205 --run "$folder/nowhere"
-in_job 4 205 0 --by srun --requeue 9 -- exit 205 --run "$folder/nowhere"
-mkdir "$folder/began"
-printf '{"kind": "start", "attempt": 1, "job": "%s", "step": 0}\n' 70 71 >"$folder/began/attempts.jsonl"
-in_job 4 205 1 --by srun --requeue 9 -- exit 205 --run "$folder/began"
+# Five starts in a row, over restarts, that left no line in the run's log are enough; a new job counts anew.
+mkdir "$folder/nowhere"
+for restarts in 0 1 2 3; do
+    in_job "$restarts" 205 1 --by srun --requeue 99 -- exit 205 --run "$folder/nowhere"
+done
+in_job 4 205 0 --by srun --requeue 99 -- exit 205 --run "$folder/nowhere"
+in_job 0 205 1 --by srun --requeue 99 -- exit 205 --run "$folder/nowhere"
+echo 4 >"$folder/nowhere/lost_starts"
+in_job 60 75 1 --by srun --requeue 99 -n 1 -- restarts "$folder/nowhere" logged --run "$folder/nowhere"
+rm -f "$folder"/restarts.*
 in_job 0 0 0 --by srun --requeue 2 --retries 2 -- codes 137 137 0
 in_job 0 137 1 --by srun --requeue 2 --retries 1 -- codes 137 137 0
 # A requeued job, or a later link of a chain, goes on with what this job or chain began (the records
