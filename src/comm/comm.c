@@ -8,11 +8,6 @@
 bcop_status bcop_comm_open(bcop_comm *comm) {
     int started = 0, level = 0;
     MPI_Initialized(&started);
-    /* Open MPI keeps the shared pointer of an open file, which nobody here uses, in a named
-     * semaphore that stays in /dev/shm when a rank is killed; this kind keeps it in files beside
-     * ours. */
-    if (!started)
-        setenv("OMPI_MCA_sharedfp", "individual", 0);
     if (!started && MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS)
         return bcop_status_fail(BCOP_INTERNAL, "MPI did not start");
     *comm = (bcop_comm){.handle = MPI_COMM_NULL};

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,6 +167,18 @@ long bcop_rundir_linked(const char *run, const char *name) {
     return step_of(target);
 }
 
+static bool begins(const char *name, const char *with) {
+    return strncmp(name, with, strlen(with)) == 0;
+}
+
+/* A rank that is killed while Open MPI opens a file leaves a semaphore of the node, which is named
+ * after the file. */
+static void forget_semaphore(const char *file) {
+    char name[NAME_MAX + 16];
+    snprintf(name, sizeof name, "/OMPIO_%s", file);
+    sem_unlink(name);
+}
+
 void bcop_rundir_remove(const char *folder) {
     DIR *entries = opendir(folder);
     for (const struct dirent *entry; entries && (entry = readdir(entries));)
@@ -173,6 +186,8 @@ void bcop_rundir_remove(const char *folder) {
             char path[BCOP_PATH_MAX];
             join(path, folder, entry->d_name);
             unlink(path);
+            if (begins(entry->d_name, "state.h5."))
+                forget_semaphore(entry->d_name);
         }
     if (entries)
         closedir(entries);
@@ -202,10 +217,6 @@ void bcop_rundir_prune(const char *run, int keep, long multiple) {
             discard(run, steps[i]);
     }
     free(steps);
-}
-
-static bool begins(const char *name, const char *with) {
-    return strncmp(name, with, strlen(with)) == 0;
 }
 
 static bool is_number(const char *text) {
