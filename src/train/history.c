@@ -312,7 +312,8 @@ double bcop_history_left(const bcop_history *h) {
     const long step = bcop_history_last(h, &speed);
     if (h->total == 0 || speed <= 0)
         return -1;
-    return step < h->total ? (double)(h->total - step) * h->batch / speed : 0;
+    const double seconds = step < h->total ? (double)(h->total - step) * h->batch / speed : 0;
+    return seconds < 1e12 ? seconds : -1;
 }
 
 const bcop_history_evaluation *bcop_history_evaluated(const bcop_history *h, const char *split) {

@@ -18,7 +18,7 @@ static void check(const bcop_history *h) {
     double speed;
     bcop_history_last(h, &speed);
     NEED(bcop_history_state(h)[0] && speed >= 0);
-    NEED(!isnan(bcop_history_left(h)));
+    NEED(bcop_history_left(h) >= -1 && bcop_history_left(h) < 1e12);
     const bcop_history_evaluation *e = bcop_history_evaluated(h, "holdout");
     NEED(!e || (e->eps.count >= 0 && e->eps.count <= BCOP_REALS_MAX));
     for (long i = 0; i < h->attempts; i++)
