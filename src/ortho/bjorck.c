@@ -12,74 +12,43 @@ typedef struct iterate {
     const struct method *method;
     bcop_rows *rows;
     int cols;
-    bool tall;
-    float *home;           /* this rank's rows, where the caller has them */
-    float *w, *wide;       /* the present iterate, and memory for the next */
-    float *g, *p, *spare;  /* cols x cols: G; Q, then P(Q); Q^2 */
-    float *z;              /* cols x cols, tall blocks: their iterate is W Z */
-    bool z_is_identity;    /* tall blocks */
+    float *w, *wide;      /* the present iterate, and memory for the next */
+    float *g, *p, *spare; /* cols x cols: G; Q, then P(Q); Q^2 */
+    float *z;             /* tall blocks: the iterate is scale W Z */
+    bool z_is_identity;
+    double scale;
     bcop_grid_matrix x, y; /* on a grid: W, and where the next W goes */
     bcop_grid_matrix gram;
     double *work;
 } iterate;
 
-/* The ways to iterate: with the rows in panels, and on a grid. */
+/* The ways to iterate: with the rows in panels, on tall blocks' small matrices, and on a grid. */
 typedef struct method {
-    long (*scratch)(const bcop_rows *rows);
-    void (*open)(iterate *it, float *scratch); /* takes W */
-    void (*gram)(iterate *it);                 /* G = W^T W */
-    void (*next_gram)(iterate *it);            /* the same after advance() */
+    void (*gram)(iterate *it); /* G = W^T W after advance() */
     /* W and G divided by these */
     void (*divide)(iterate *it, double root, double square);
     double (*distance)(const iterate *it);   /* ||Q||_F */
     double (*square)(iterate *it);           /* forms Q^2: ||Q^2||_F; NULL: order 1 alone */
     void (*advance)(iterate *it, int order); /* W <- W P(Q); above order 1 after square() */
     double (*largest)(const iterate *it);    /* a bound on sigma_max^2; infinity: not finite */
-    void (*close)(iterate *it);              /* gives W back */
 } method;
 
-/* ---- in panels: the upper triangle of G (of tall blocks all of it), and a copy of W ---- */
+/* ---- small matrices: of G the upper triangle, of tall blocks all of it ---- */
 
-static bool is_tall(const bcop_rows *r) {
-    return r->rows >= 3L * r->cols;
-}
-
-static long panel_scratch(const bcop_rows *r) {
-    return (is_tall(r) ? 4L : 3L) * r->cols * r->cols + (long)r->count * r->cols;
-}
-
-static void panel_open(iterate *it, float *scratch) {
-    const long square = (long)it->cols * it->cols;
-    it->tall = is_tall(it->rows);
-    it->g = scratch;
-    it->p = scratch + square;
-    it->spare = scratch + 2 * square;
-    it->z = scratch + 3 * square;
-    it->wide = scratch + (it->tall ? 4 : 3) * square;
-    it->z_is_identity = true;
-}
-
-static void panel_gram(iterate *it) {
-    bcop_rows_gram(it->rows, it->w, it->g);
-    if (it->tall)
-        bcop_product_mirror(it->cols, it->g);
-}
-
-static void panel_divide(iterate *it, double root, double square) {
-    bcop_symmetric_scale((long)it->rows->count * it->cols, 1 / root, it->w);
-    bcop_symmetric_scale((long)it->cols * it->cols, 1 / square, it->g);
-}
-
-static double panel_distance(const iterate *it) {
+static double small_distance(const iterate *it) {
     return bcop_symmetric_distance(it->cols, 1, it->g);
 }
 
-static double panel_square(iterate *it) {
+static double small_square(iterate *it) {
     const int n = it->cols;
     bcop_symmetric_combine(n, 1, -1, it->g, 0, it->g, it->p);
     bcop_product_mirror(n, it->p);
     bcop_product_square(n, 1, it->p, 0, it->spare);
     return bcop_symmetric_distance(n, 0, it->spare);
+}
+
+static double small_largest(const iterate *it) {
+    return bcop_symmetric_largest(it->cols, it->g);
 }
 
 /* P(Q), the upper triangle. Order 4 is 35/128 S^2 + 33/98 Q + 1587/1715 I with
@@ -99,30 +68,35 @@ static void evaluate(iterate *it, int order) {
     }
 }
 
-static void panel_advance(iterate *it, int order) {
-    const int n = it->cols;
-    evaluate(it, order);
-    if (!it->tall) {
-        bcop_rows_symmetric(it->rows, 1, it->w, it->p, 0, it->wide);
-        bcop_symmetric_turn(&it->w, &it->wide);
-    } else if (it->z_is_identity) {
-        memcpy(it->z, it->p, (size_t)n * (size_t)n * sizeof(float));
-        it->z_is_identity = false;
-    } else {
-        bcop_product_mirror(n, it->z);
-        bcop_product_mirror(n, it->p);
-        bcop_product_commuting(n, it->z, it->p, it->spare);
-        bcop_symmetric_turn(&it->z, &it->spare);
-    }
+/* ---- in panels, with a copy of W ---- */
+
+static void panel_gram(iterate *it) {
+    bcop_rows_gram(it->rows, it->w, it->g);
 }
 
-/* Of tall blocks P G P = G P P, for P is a polynomial of G; P P costs half a product. */
-static void panel_next_gram(iterate *it) {
+static void panel_divide(iterate *it, double root, double square) {
+    bcop_symmetric_scale((long)it->rows->count * it->cols, 1 / root, it->w);
+    bcop_symmetric_scale((long)it->cols * it->cols, 1 / square, it->g);
+}
+
+static void panel_advance(iterate *it, int order) {
+    evaluate(it, order);
+    bcop_rows_symmetric(it->rows, 1, it->w, it->p, 0, it->wide);
+    bcop_symmetric_turn(&it->w, &it->wide);
+}
+
+static const method in_panels = {.gram = panel_gram,
+                                 .divide = panel_divide,
+                                 .distance = small_distance,
+                                 .square = small_square,
+                                 .advance = panel_advance,
+                                 .largest = small_largest};
+
+/* ---- tall blocks, without W ---- */
+
+/* P G P = G P P, for P is a polynomial of G; P P costs half a product. */
+static void tall_gram(iterate *it) {
     const int n = it->cols;
-    if (!it->tall) {
-        panel_gram(it);
-        return;
-    }
     bcop_product_mirror(n, it->p);
     bcop_product_square(n, 1, it->p, 0, it->spare);
     bcop_product_mirror(n, it->spare);
@@ -131,33 +105,31 @@ static void panel_next_gram(iterate *it) {
     bcop_product_mirror(n, it->g);
 }
 
-static double panel_largest(const iterate *it) {
-    return bcop_symmetric_largest(it->cols, it->g);
+static void tall_divide(iterate *it, double root, double square) {
+    it->scale /= root;
+    bcop_symmetric_scale((long)it->cols * it->cols, 1 / square, it->g);
 }
 
-static void panel_close(iterate *it) {
-    if (!it->z_is_identity) {
-        bcop_rows_symmetric(it->rows, 1, it->w, it->z, 0, it->wide);
-        bcop_symmetric_turn(&it->w, &it->wide);
-    }
-    it->z_is_identity = true;
-    if (it->w == it->home)
+static void tall_advance(iterate *it, int order) {
+    const int n = it->cols;
+    evaluate(it, order);
+    if (it->z_is_identity) {
+        memcpy(it->z, it->p, (size_t)n * (size_t)n * sizeof(float));
+        it->z_is_identity = false;
         return;
-    memcpy(it->home, it->w, (size_t)it->rows->count * (size_t)it->cols * sizeof(float));
-    it->wide = it->w;
-    it->w = it->home;
+    }
+    bcop_product_mirror(n, it->z);
+    bcop_product_mirror(n, it->p);
+    bcop_product_commuting(n, it->z, it->p, it->spare);
+    bcop_symmetric_turn(&it->z, &it->spare);
 }
 
-static const method in_panels = {.scratch = panel_scratch,
-                                 .open = panel_open,
-                                 .gram = panel_gram,
-                                 .next_gram = panel_next_gram,
-                                 .divide = panel_divide,
-                                 .distance = panel_distance,
-                                 .square = panel_square,
-                                 .advance = panel_advance,
-                                 .largest = panel_largest,
-                                 .close = panel_close};
+static const method tall = {.gram = tall_gram,
+                            .divide = tall_divide,
+                            .distance = small_distance,
+                            .square = small_square,
+                            .advance = tall_advance,
+                            .largest = small_largest};
 
 /* ---- on a grid: the sums of G's rows in float64, two of W and one of G ---- */
 
@@ -208,53 +180,13 @@ static double grid_largest(const iterate *it) {
     return isfinite(frobenius) ? fmin(frobenius, infinity) : INFINITY; /* fmin drops NaN */
 }
 
-static void grid_close(iterate *it) {
-    bcop_grid_collect(&it->x, it->w);
-}
-
-static const method on_grid = {.scratch = grid_scratch,
-                               .open = grid_open,
-                               .gram = grid_gram,
-                               .next_gram = grid_gram,
+static const method on_grid = {.gram = grid_gram,
                                .divide = grid_divide,
                                .advance = grid_advance,
                                .distance = grid_distance,
-                               .largest = grid_largest,
-                               .close = grid_close};
+                               .largest = grid_largest};
 
 /* ---- the iteration ---- */
-
-static const method *method_for(const bcop_rows *r) {
-    return r->grid ? &on_grid : &in_panels;
-}
-
-long bcop_bjorck_scratch(const bcop_rows *r) {
-    return method_for(r)->scratch(r);
-}
-
-int bcop_bjorck_sums(const bcop_rows *r, int iterations) {
-    if (r->grid)
-        return 0; /* ScaLAPACK forms them */
-    return is_tall(r) || iterations == 0 ? 1 : iterations;
-}
-
-double bcop_bjorck_flops(const bcop_rows *r, int iterations) {
-    const double square = (double)r->cols * r->cols, wide = r->count * square;
-    const double cube = square * r->cols;
-    if (iterations == 0)
-        return wide;
-    if (r->grid)
-        return 3 * wide * iterations;
-    /* Z P and G P P between the first iteration and the last */
-    return is_tall(r) ? 3 * wide + (2 + 5.25 * (iterations - 1.0)) * cube
-                      : (3 * wide + 2 * cube) * iterations;
-}
-
-static iterate open(bcop_rows *rows, float *w, float *scratch) {
-    iterate it = {.method = method_for(rows), .rows = rows, .cols = rows->cols, .home = w, .w = w};
-    it.method->open(&it, scratch);
-    return it;
-}
 
 double bcop_bjorck_left(int order, double x) {
     static const double from_square[5][9] = {
@@ -288,48 +220,217 @@ static int order_for(const iterate *it, double x, double enough) {
     return bcop_bjorck_left(2, x) <= enough ? 2 : 4;
 }
 
-bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_rows *rows, float *w,
-                                float *scratch, int *iterations) {
-    const int cols = rows->cols;
-    *iterations = 0;
-    if (cols == 0)
-        return BCOP_OK;
+/* From a W with its G to one within the tolerance. */
+static void settle(bcop_bjorck_rule rule, iterate *it, bcop_bjorck_outcome *o) {
     /* A quarter is left to the rounding of G, above all of G P P; half of it to the last round's.
      */
-    const double tolerance = 0.75 * rule.tolerance * sqrt(cols), enough = 0.5 * tolerance;
-    iterate it = open(rows, w, scratch);
-    const method *m = it.method;
-    bool far;
-    do {
-        m->gram(&it);
-        double e = m->distance(&it), x = reach(&it, e, enough);
-        if (!(x <= 1)) { /* else sigma_max^2 <= 2 */
-            const double square = m->largest(&it);
-            if (!isfinite(square))
-                return bcop_status_fail(BCOP_DIVERGED, "%s: the block is not finite", name);
-            if (square > 2)
-                m->divide(&it, sqrt(square), square);
-            e = m->distance(&it);
-            x = reach(&it, e, enough);
-        }
-        far = x > near && e > tolerance;
-        while (!(e <= tolerance)) {
-            if (*iterations == rule.max_iterations)
-                return bcop_status_fail(BCOP_DIVERGED,
-                                        "%s: no convergence in %d Bjorck iterations (defect %.2e)",
-                                        name, rule.max_iterations, e / sqrt(cols));
-            const int order = order_for(&it, x, enough);
-            m->advance(&it, order);
-            ++*iterations;
-            if (bcop_bjorck_left(order, x) <= enough)
-                break;
-            m->next_gram(&it);
-            e = m->distance(&it);
-            x = reach(&it, e, enough);
-        }
-        m->close(&it);
-        /* Far from the manifold the small iteration's Z is ill-conditioned (the singular values of
-           W squared are within x of 1) and its G drifts from that of W Z: look again. */
-    } while (it.tall && far);
+    const double tolerance = 0.75 * rule.tolerance * sqrt(it->cols), enough = 0.5 * tolerance;
+    const method *m = it->method;
+    double e = m->distance(it), x = reach(it, e, enough);
+    o->settled = o->finite = true;
+    if (!(x <= 1)) { /* else sigma_max^2 <= 2 */
+        const double square = m->largest(it);
+        o->finite = isfinite(square);
+        if (!o->finite)
+            return;
+        if (square > 2)
+            m->divide(it, sqrt(square), square);
+        e = m->distance(it);
+        x = reach(it, e, enough);
+    }
+    /* Far from the manifold the small iteration's Z is ill-conditioned (the singular values of W
+       squared are within x of 1) and its G drifts from that of W Z: look again. */
+    o->again = x > near && e > tolerance;
+    while (!(e <= tolerance)) {
+        o->settled = o->iterations < rule.max_iterations;
+        o->defect = e / sqrt(it->cols);
+        if (!o->settled)
+            return;
+        const int order = order_for(it, x, enough);
+        m->advance(it, order);
+        o->iterations++;
+        if (bcop_bjorck_left(order, x) <= enough)
+            return;
+        m->gram(it);
+        e = m->distance(it);
+        x = reach(it, e, enough);
+    }
+}
+
+static bcop_status report(bcop_bjorck_rule rule, const char *name, const bcop_bjorck_outcome *o) {
+    if (!o->finite)
+        return bcop_status_fail(BCOP_DIVERGED, "%s: the block is not finite", name);
+    if (!o->settled)
+        return bcop_status_fail(BCOP_DIVERGED,
+                                "%s: no convergence in %d Bjorck iterations (defect %.2e)", name,
+                                rule.max_iterations, o->defect);
     return BCOP_OK;
+}
+
+/* ---- tall blocks ---- */
+
+bool bcop_bjorck_is_tall(int rows, int cols) {
+    return rows >= 3L * cols;
+}
+
+static bool is_tall(const bcop_rows *r) {
+    return !r->grid && bcop_bjorck_is_tall(r->rows, r->cols);
+}
+
+static bool is_root(const bcop_rows *r) {
+    return r->group->rank == r->root;
+}
+
+void bcop_bjorck_begin(bcop_rows *rows, const float *w, float *small) {
+    bcop_rows_gram_at_root(rows, w, small);
+}
+
+void bcop_bjorck_settle(bcop_bjorck_rule rule, const bcop_rows *rows, float *small, float *scratch,
+                        bcop_bjorck_outcome *outcome) {
+    const int n = rows->cols;
+    const long square = (long)n * n;
+    iterate it = {.method = &tall,
+                  .cols = n,
+                  .g = small,
+                  .p = scratch,
+                  .spare = scratch + square,
+                  .z = scratch + 2 * square,
+                  .z_is_identity = true,
+                  .scale = 1};
+    bcop_product_mirror(n, small);
+    settle(rule, &it, outcome);
+    outcome->moved = !it.z_is_identity || it.scale != 1;
+    if (it.z_is_identity)
+        bcop_symmetric_combine(n, 1, 0, small, 0, small, it.z);
+    if (it.scale != 1)
+        bcop_symmetric_scale(square, it.scale, it.z);
+    if (outcome->moved)
+        memcpy(small, it.z, (size_t)square * sizeof *small);
+}
+
+/* W <- W Z, of which the upper triangle counts. */
+static void apply(const bcop_rows *rows, float *w, const float *z, float *wide) {
+    bcop_rows_symmetric(rows, 1, w, z, 0, wide);
+    memcpy(w, wide, (size_t)rows->count * (size_t)rows->cols * sizeof *w);
+}
+
+/* Z and what became of it travel together. */
+long bcop_bjorck_small(const bcop_rows *rows) {
+    enum { OUTCOME = (sizeof(bcop_bjorck_outcome) + sizeof(float) - 1) / sizeof(float) };
+    return (long)rows->cols * rows->cols + OUTCOME;
+}
+
+static void send(const bcop_rows *rows, float *small, bcop_bjorck_outcome *outcome) {
+    float *after = small + (long)rows->cols * rows->cols;
+    memcpy(after, outcome, sizeof *outcome);
+    bcop_comm_broadcast(rows->group, small, bcop_bjorck_small(rows) * (long)sizeof *small,
+                        rows->root);
+    memcpy(outcome, after, sizeof *outcome);
+}
+
+bcop_status bcop_bjorck_end(bcop_bjorck_rule rule, const char *name, bcop_rows *rows, float *w,
+                            float *small, float *scratch, bcop_bjorck_outcome *outcome) {
+    for (;;) {
+        send(rows, small, outcome);
+        BCOP_TRY(report(rule, name, outcome));
+        if (outcome->moved)
+            apply(rows, w, small, scratch);
+        if (!outcome->again)
+            return BCOP_OK;
+        bcop_bjorck_begin(rows, w, small);
+        if (is_root(rows))
+            bcop_bjorck_settle(rule, rows, small, scratch, outcome);
+    }
+}
+
+static bcop_status retract_tall(bcop_bjorck_rule rule, const char *name, bcop_rows *rows, float *w,
+                                float *scratch, int *iterations) {
+    float *small = scratch, *rest = scratch + bcop_bjorck_small(rows);
+    bcop_bjorck_outcome outcome = {0};
+    bcop_bjorck_begin(rows, w, small);
+    if (is_root(rows))
+        bcop_bjorck_settle(rule, rows, small, rest, &outcome);
+    const bcop_status status = bcop_bjorck_end(rule, name, rows, w, small, rest, &outcome);
+    *iterations = outcome.iterations;
+    return status;
+}
+
+/* ---- all of it ---- */
+
+long bcop_bjorck_scratch(const bcop_rows *r) {
+    const long square = (long)r->cols * r->cols, wide = (long)r->count * r->cols;
+    if (r->grid)
+        return grid_scratch(r);
+    if (!is_tall(r))
+        return 3 * square + wide;
+    return bcop_bjorck_small(r) + (wide > 3 * square ? wide : 3 * square);
+}
+
+double bcop_bjorck_flops(const bcop_rows *r, int iterations) {
+    const double square = (double)r->cols * r->cols, wide = r->count * square;
+    const double cube = square * r->cols;
+    if (iterations == 0)
+        return wide;
+    if (r->grid)
+        return 3 * wide * iterations;
+    if (!is_tall(r))
+        return (3 * wide + 2 * cube) * iterations;
+    /* Z P and G P P between the first iteration and the last */
+    return 3 * wide + (is_root(r) ? (2 + 5.25 * (iterations - 1.0)) * cube : 0);
+}
+
+void bcop_bjorck_list(const bcop_rows *r, int iterations, int sums, int squares,
+                      bcop_traffic_visitor v) {
+    const bool at_root = is_tall(r);
+    if (!r->grid)
+        sums += at_root || iterations == 0 ? 1 : iterations;
+    bcop_rows_list(r, sums, at_root, squares, v);
+    if (r->group->size == 1 || !at_root || !is_root(r))
+        return;
+    v.base = r->group->base;
+    bcop_traffic_tell_group(&v, BCOP_TRAFFIC_GATHER, r->group->size,
+                            bcop_bjorck_small(r) * (long)sizeof(float));
+}
+
+static bcop_status retract_on_grid(bcop_bjorck_rule rule, const char *name, bcop_rows *rows,
+                                   float *w, float *scratch, bcop_bjorck_outcome *outcome) {
+    iterate it = {.method = &on_grid, .rows = rows, .cols = rows->cols, .w = w};
+    grid_open(&it, scratch);
+    grid_gram(&it);
+    settle(rule, &it, outcome);
+    BCOP_TRY(report(rule, name, outcome));
+    bcop_grid_collect(&it.x, w);
+    return BCOP_OK;
+}
+
+static bcop_status retract_panels(bcop_bjorck_rule rule, const char *name, bcop_rows *rows,
+                                  float *w, float *scratch, bcop_bjorck_outcome *outcome) {
+    const long square = (long)rows->cols * rows->cols;
+    iterate it = {.method = &in_panels,
+                  .rows = rows,
+                  .cols = rows->cols,
+                  .w = w,
+                  .g = scratch,
+                  .p = scratch + square,
+                  .spare = scratch + 2 * square,
+                  .wide = scratch + 3 * square};
+    panel_gram(&it);
+    settle(rule, &it, outcome);
+    if (it.w != w)
+        memcpy(w, it.w, (size_t)rows->count * (size_t)rows->cols * sizeof *w);
+    return report(rule, name, outcome);
+}
+
+bcop_status bcop_bjorck_retract(bcop_bjorck_rule rule, const char *name, bcop_rows *rows, float *w,
+                                float *scratch, int *iterations) {
+    bcop_bjorck_outcome outcome = {0};
+    *iterations = 0;
+    if (rows->cols == 0)
+        return BCOP_OK;
+    if (is_tall(rows))
+        return retract_tall(rule, name, rows, w, scratch, iterations);
+    const bcop_status status = rows->grid ? retract_on_grid(rule, name, rows, w, scratch, &outcome)
+                                          : retract_panels(rule, name, rows, w, scratch, &outcome);
+    *iterations = outcome.iterations;
+    return status;
 }

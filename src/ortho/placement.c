@@ -1,6 +1,6 @@
 #include "ortho/placement.h"
 
-#include "ortho/rows.h"
+#include "ortho/bjorck.h"
 
 #include <math.h>
 
@@ -13,17 +13,31 @@ const char *bcop_placement_name(bcop_placement placement) {
    GFLOP/s. */
 static const double small_cost = 1e6;
 
-double bcop_placement_part(int rows, int cols, int holders) {
-    const double n = cols, part = (double)rows / holders;
-    return 7 * part * n * n + 2 * n * n * n;
-}
-
 double bcop_placement_cost(int rows, int cols) {
-    return bcop_placement_part(rows, cols, 1);
+    return 7.0 * rows * cols * cols + 2 * pow(cols, 3);
 }
 
-static double cost_of(const bcop_parameter *p) {
+static double known_cost(const bcop_parameter *p) {
     return p->orthonormal ? bcop_placement_cost(p->rows, p->cols) : 0;
+}
+
+/* Flops of an update for each of so many holders of rows: as above, with the optimizer's step, and
+   where few examples make the gradient (ortho/tangent.h) with 2 (rows + depth) of 4 rows cols^2.
+   Of tall blocks the small matrices are the root's alone. */
+static double part_of(const bcop_placement_rule *rule, const bcop_parameter *p, int holders) {
+    const double n = p->cols, rows = (double)p->rows / holders, cube = n * n * n;
+    const double project = p->depth > 0 ? 2 * (rows + p->depth) : 4 * rows;
+    const bool alone = holders > 1 && bcop_bjorck_is_tall(p->rows, p->cols);
+    return (project + (3 + rule->step_wide) * rows) * n * n +
+           ((alone ? 0 : 2) + rule->step_small) * cube;
+}
+
+static double root_part(const bcop_parameter *p) {
+    return bcop_bjorck_is_tall(p->rows, p->cols) ? 2 * pow(p->cols, 3) : 0;
+}
+
+static double cost_of(const bcop_placement_rule *rule, const bcop_parameter *p) {
+    return p->orthonormal ? part_of(rule, p, 1) : 0;
 }
 
 /* The first parameter after the bundle that begins at i. */
@@ -35,11 +49,11 @@ static int bundle_end(int count, bcop_parameter *const parameter[], int i) {
 }
 
 /* What the whole blocks of parameters i .. end-1 cost. */
-static double owned_cost(bcop_parameter *const parameter[], const bcop_placement_choice choice[],
-                         int i, int end) {
+static double owned_cost(const bcop_placement_rule *rule, bcop_parameter *const parameter[],
+                         const bcop_placement_choice choice[], int i, int end) {
     double cost = 0;
     for (; i < end; i++)
-        cost += choice[i].placement == BCOP_PLACEMENT_OWNED ? cost_of(parameter[i]) : 0;
+        cost += choice[i].placement == BCOP_PLACEMENT_OWNED ? cost_of(rule, parameter[i]) : 0;
     return cost;
 }
 
@@ -49,7 +63,7 @@ static bool is_movable(const bcop_placement_rule *rule, bcop_parameter *const pa
     double cost = 0;
     long blocks = 0;
     for (; i < end; i++) {
-        cost += cost_of(parameter[i]);
+        cost += known_cost(parameter[i]);
         blocks += parameter[i]->orthonormal ? bcop_parameter_size(parameter[i]) : 0;
     }
     if (blocks == 0 || rule->wanted == BCOP_PLACEMENT_REPLICATED)
@@ -62,7 +76,7 @@ static bool goes_on_grid(const bcop_placement_rule *rule, const bcop_parameter *
         return false;
     return rule->wanted == BCOP_PLACEMENT_GRID ||
            (rule->wanted == BCOP_PLACEMENT_AUTO && rule->grid_above > 0 &&
-            cost_of(p) > rule->grid_above);
+            known_cost(p) > rule->grid_above);
 }
 
 static bool is_divided(bcop_placement placement) {
@@ -74,15 +88,30 @@ int bcop_placement_holders(int ranks, int rows) {
     return panels < ranks ? panels : ranks;
 }
 
+/* Adds a divided block to the loads of the ranks that hold it; *root: the idlest of them. */
+static void add_divided(const bcop_placement_rule *rule, const bcop_parameter *p, bool grid,
+                        int members, int *root, double load[]) {
+    const double part = grid ? cost_of(rule, p) / members : part_of(rule, p, members);
+    *root = 0;
+    for (int r = 1; r < members; r++)
+        if (load[r] < load[*root])
+            *root = r;
+    load[*root] += grid || members == 1 ? 0 : root_part(p);
+    for (int r = 0; r < members; r++)
+        load[r] += part;
+}
+
 /* Spreads the blocks that are SHARED or on the GRID, the costliest first, each over the group of
    consecutive ranks that has the least to do. */
-static void spread(int ranks, int count, bcop_parameter *const parameter[],
-                   bcop_placement_choice choice[], double load[]) {
+static void spread(const bcop_placement_rule *rule, int ranks, int count,
+                   bcop_parameter *const parameter[], bcop_placement_choice choice[],
+                   double load[]) {
     for (;;) {
         int costliest = -1;
         for (int i = 0; i < count; i++)
             if (is_divided(choice[i].placement) && choice[i].first < 0 &&
-                (costliest < 0 || cost_of(parameter[i]) > cost_of(parameter[costliest])))
+                (costliest < 0 ||
+                 cost_of(rule, parameter[i]) > cost_of(rule, parameter[costliest])))
                 costliest = i;
         if (costliest < 0)
             return;
@@ -101,23 +130,19 @@ static void spread(int ranks, int count, bcop_parameter *const parameter[],
             }
         }
         choice[costliest].first = idlest;
-        /* On the grid everything is divided. */
-        const double part =
-            grid ? cost_of(p) / members : bcop_placement_part(p->rows, p->cols, members);
-        for (int r = idlest; r < idlest + members; r++)
-            load[r] += part;
+        add_divided(rule, p, grid, members, &choice[costliest].root, load + idlest);
     }
 }
 
 /* Of the bundles left the costliest goes to the rank with the least load. */
-static void deal(int ranks, int count, bcop_parameter *const parameter[],
-                 bcop_placement_choice choice[], double load[]) {
+static void deal(const bcop_placement_rule *rule, int ranks, int count,
+                 bcop_parameter *const parameter[], bcop_placement_choice choice[], double load[]) {
     for (;;) {
         int costliest = -1, idlest = 0;
         double most = 0;
         for (int i = 0, end; i < count; i = end) {
             end = bundle_end(count, parameter, i);
-            const double cost = owned_cost(parameter, choice, i, end);
+            const double cost = owned_cost(rule, parameter, choice, i, end);
             if (choice[i].owner < 0 && (costliest < 0 || cost > most)) {
                 costliest = i;
                 most = cost;
@@ -146,29 +171,29 @@ static bool is_sharable(const bcop_parameter *p, const bcop_placement_choice *ch
 static bool must_share(const bcop_placement_rule *rule, const bcop_parameter *p) {
     return rule->wanted == BCOP_PLACEMENT_SHARED ||
            (rule->wanted == BCOP_PLACEMENT_AUTO && rule->share_above > 0 &&
-            cost_of(p) > rule->share_above);
+            known_cost(p) > rule->share_above);
 }
 
 /* The costliest block that may still be shared; -1: none. */
-static int next_to_share(int count, bcop_parameter *const parameter[],
-                         const bcop_placement_choice choice[]) {
+static int next_to_share(const bcop_placement_rule *rule, int count,
+                         bcop_parameter *const parameter[], const bcop_placement_choice choice[]) {
     int costliest = -1;
     for (int i = 0; i < count; i++)
         if (is_sharable(parameter[i], &choice[i]) &&
-            (costliest < 0 || cost_of(parameter[i]) > cost_of(parameter[costliest])))
+            (costliest < 0 || cost_of(rule, parameter[i]) > cost_of(rule, parameter[costliest])))
             costliest = i;
     return costliest;
 }
 
 /* Deals out what is placed, and gives the load of the busiest rank. */
-static double deal_all(int ranks, int count, bcop_parameter *const parameter[],
-                       bcop_placement_choice choice[]) {
+static double deal_all(const bcop_placement_rule *rule, int ranks, int count,
+                       bcop_parameter *const parameter[], bcop_placement_choice choice[]) {
     double load[BCOP_PLACEMENT_RANKS_MAX] = {0}, most = 0;
     for (int i = 0; i < count; i++)
         if (choice[i].placement != BCOP_PLACEMENT_REPLICATED)
-            choice[i].owner = choice[i].first = -1;
-    spread(ranks, count, parameter, choice, load);
-    deal(ranks, count, parameter, choice, load);
+            choice[i] = (bcop_placement_choice){choice[i].placement, -1, -1, 0};
+    spread(rule, ranks, count, parameter, choice, load);
+    deal(rule, ranks, count, parameter, choice, load);
     for (int r = 0; r < ranks; r++)
         most = fmax(most, load[r]);
     return most;
@@ -176,16 +201,16 @@ static double deal_all(int ranks, int count, bcop_parameter *const parameter[],
 
 /* Shares the costliest blocks, as many as leave the busiest rank the least to do. A block that is
    shared needs more messages, so there must be something to gain. */
-static void share_best(int ranks, int count, bcop_parameter *const parameter[],
-                       bcop_placement_choice choice[]) {
-    const double enough = 0.95;
-    double least = deal_all(ranks, count, parameter, choice);
+static void share_best(const bcop_placement_rule *rule, int ranks, int count,
+                       bcop_parameter *const parameter[], bcop_placement_choice choice[]) {
+    const double enough = 0.97;
+    double least = deal_all(rule, ranks, count, parameter, choice);
     int best = 0, shared[BCOP_PLACEMENT_SHARED_MAX], tried = 0;
     for (int block; tried < BCOP_PLACEMENT_SHARED_MAX &&
-                    (block = next_to_share(count, parameter, choice)) >= 0;) {
+                    (block = next_to_share(rule, count, parameter, choice)) >= 0;) {
         choice[block].placement = BCOP_PLACEMENT_SHARED;
         shared[tried++] = block;
-        const double most = deal_all(ranks, count, parameter, choice);
+        const double most = deal_all(rule, ranks, count, parameter, choice);
         if (most < enough * least) {
             least = most;
             best = tried;
@@ -193,7 +218,7 @@ static void share_best(int ranks, int count, bcop_parameter *const parameter[],
     }
     while (tried > best)
         choice[shared[--tried]].placement = BCOP_PLACEMENT_OWNED;
-    deal_all(ranks, count, parameter, choice);
+    deal_all(rule, ranks, count, parameter, choice);
 }
 
 void bcop_placement_choose(const bcop_placement_rule *rule, int ranks, int count,
@@ -203,7 +228,7 @@ void bcop_placement_choose(const bcop_placement_rule *rule, int ranks, int count
         const bool moves = ranks > 1 && is_movable(rule, parameter, i, end);
         for (int b = i; b < end; b++) {
             choice[b] = (bcop_placement_choice){
-                moves ? BCOP_PLACEMENT_OWNED : BCOP_PLACEMENT_REPLICATED, 0, 0};
+                moves ? BCOP_PLACEMENT_OWNED : BCOP_PLACEMENT_REPLICATED, 0, 0, 0};
             if (moves && goes_on_grid(rule, parameter[b]))
                 choice[b].placement = BCOP_PLACEMENT_GRID;
             else if (is_sharable(parameter[b], &choice[b]) && must_share(rule, parameter[b]))
@@ -211,7 +236,7 @@ void bcop_placement_choose(const bcop_placement_rule *rule, int ranks, int count
         }
     }
     if (rule->wanted == BCOP_PLACEMENT_AUTO && rule->share_above == 0)
-        share_best(ranks, count, parameter, choice);
+        share_best(rule, ranks, count, parameter, choice);
     else
-        deal_all(ranks, count, parameter, choice);
+        deal_all(rule, ranks, count, parameter, choice);
 }

@@ -24,6 +24,8 @@ typedef struct bcop_placement_rule {
                               many as leave the busiest rank the least to do */
     double grid_above;     /* auto: flops above which a block is on the GRID; 0: none */
     int grid_rows;         /* process rows of the grid; 0: the most nearly square */
+    double step_wide;      /* auto: flops of the optimizer's step: step_wide rows cols^2 on the */
+    double step_small;     /* holders' rows, and step_small cols^3 on each holder */
 } bcop_placement_rule;
 
 /* One parameter's placement. */
@@ -31,6 +33,8 @@ typedef struct bcop_placement_choice {
     bcop_placement placement;
     int owner; /* of its bundle: the rank that holds it when it is OWNED */
     int first; /* the first of the ranks that hold rows */
+    int root;  /* of a SHARED tall block: which of these, counted from first, works on the small
+                  matrices */
 } bcop_placement_choice;
 
 /* "replicated", "owned", ... */
@@ -40,10 +44,8 @@ const char *bcop_placement_name(bcop_placement placement);
  * 7 rows cols^2 + 2 cols^3. Local. */
 double bcop_placement_cost(int rows, int cols);
 
-/* How many ranks hold rows of a SHARED block, and flops of its update for each: all of them
- * multiply its small matrices. Local. */
+/* How many ranks hold rows of a SHARED block. Local. */
 int bcop_placement_holders(int ranks, int rows);
-double bcop_placement_part(int rows, int cols, int holders);
 
 /* Chooses for `ranks` <= BCOP_PLACEMENT_RANKS_MAX ranks: bundles that are not worth a message are
  * REPLICATED; longest processing time first, shared blocks are dealt to groups of consecutive

@@ -28,11 +28,20 @@ static bool is_summed(const bcop_rows *r) {
     return r->panels > 1 && !r->grid;
 }
 
-void bcop_rows_plan(bcop_rows *r, const bcop_comm *group, int rows, int cols, bcop_arena *arena) {
-    *r = (bcop_rows){.group = group, .rows = rows, .cols = cols, .panels = bcop_rows_panels(rows)};
+void bcop_rows_plan(bcop_rows *r, const bcop_comm *group, int root, int rows, int cols,
+                    bcop_arena *arena) {
+    const long triangle = (long)cols * (cols + 1) / 2;
+    *r = (bcop_rows){.group = group,
+                     .rows = rows,
+                     .cols = cols,
+                     .panels = bcop_rows_panels(rows),
+                     .root = root,
+                     .triangle = {0, triangle, root}};
     take_run(r, arena);
-    if (is_summed(r))
-        bcop_lanes_plan(&r->sum, group, r->panels, (long)cols * (cols + 1) / 2, arena);
+    if (!is_summed(r))
+        return;
+    bcop_lanes_plan(&r->sum, group, r->panels, triangle, arena);
+    bcop_lanes_plan_parts(&r->root_sum, group, r->panels, triangle, 1, &r->triangle, arena);
 }
 
 void bcop_rows_spread(bcop_rows *r, const bcop_grid *grid, int rows, int cols, bcop_arena *arena) {
@@ -42,12 +51,17 @@ void bcop_rows_spread(bcop_rows *r, const bcop_grid *grid, int rows, int cols, b
 }
 
 long bcop_rows_buffer(const bcop_rows *r) {
-    return is_summed(r) ? bcop_lanes_buffer(&r->sum) : 0;
+    if (!is_summed(r))
+        return 0;
+    const long every = bcop_lanes_buffer(&r->sum), one = bcop_lanes_buffer(&r->root_sum);
+    return every > one ? every : one;
 }
 
 void bcop_rows_attach(bcop_rows *r, float *buffer) {
-    if (is_summed(r))
-        bcop_lanes_attach(&r->sum, buffer);
+    if (!is_summed(r))
+        return;
+    bcop_lanes_attach(&r->sum, buffer);
+    bcop_lanes_attach(&r->root_sum, buffer);
 }
 
 /* Where in a rank's own rows panel p begins, in floats, and how many rows it has. */
@@ -60,37 +74,43 @@ static int panel_rows(const bcop_rows *r, int p) {
 }
 
 /* Takes a panel's square, of which the upper triangle counts, into the sum. */
-static void push_upper(bcop_rows *r, const float *square) {
-    float *packed = bcop_lanes_next(&r->sum);
-    const int n = r->cols;
+static void push_upper(bcop_lanes *sum, int n, const float *square) {
+    float *packed = bcop_lanes_next(sum);
     for (int i = 0; i < n; i++) {
         memcpy(packed, square + (long)i * n + i, (size_t)(n - i) * sizeof *packed);
         packed += n - i;
     }
-    bcop_lanes_push(&r->sum);
+    bcop_lanes_push(sum);
 }
 
-/* The sum, as the upper triangle of a square. */
-static void finish(bcop_rows *r, float *square) {
-    const float *packed = bcop_lanes_finish(&r->sum);
-    const int n = r->cols;
-    for (int i = 0; i < n; i++) {
+/* The sum, as the upper triangle of a square, where this rank gets it. */
+static void finish(bcop_lanes *sum, int n, float *square) {
+    const float *packed = bcop_lanes_finish(sum);
+    for (int i = 0; packed && i < n; i++) {
         memcpy(square + (long)i * n + i, packed, (size_t)(n - i) * sizeof *packed);
         packed += n - i;
     }
 }
 
-void bcop_rows_gram(bcop_rows *r, const float *w, float *g) {
+static void gram(bcop_rows *r, bcop_lanes *sum, const float *w, float *g) {
     if (r->panels == 1) {
         bcop_product_gram(r->rows, r->cols, w, g);
         return;
     }
-    bcop_lanes_start(&r->sum);
+    bcop_lanes_start(sum);
     for (int p = r->run.first; p < r->run.first + r->run.count; p++) {
         bcop_product_gram(panel_rows(r, p), r->cols, w + panel_offset(r, p), g);
-        push_upper(r, g);
+        push_upper(sum, r->cols, g);
     }
-    finish(r, g);
+    finish(sum, r->cols, g);
+}
+
+void bcop_rows_gram(bcop_rows *r, const float *w, float *g) {
+    gram(r, &r->sum, w, g);
+}
+
+void bcop_rows_gram_at_root(bcop_rows *r, const float *w, float *g) {
+    gram(r, &r->root_sum, w, g);
 }
 
 void bcop_rows_inner(bcop_rows *r, const float *u, const float *x, float *s) {
@@ -102,9 +122,9 @@ void bcop_rows_inner(bcop_rows *r, const float *u, const float *x, float *s) {
     for (int p = r->run.first; p < r->run.first + r->run.count; p++) {
         const long at = panel_offset(r, p);
         bcop_product_inner(panel_rows(r, p), r->cols, u + at, x + at, s);
-        push_upper(r, s);
+        push_upper(&r->sum, r->cols, s);
     }
-    finish(r, s);
+    finish(&r->sum, r->cols, s);
 }
 
 void bcop_rows_symmetric(const bcop_rows *r, float alpha, const float *x, const float *s,
@@ -138,13 +158,17 @@ void bcop_rows_outer(const bcop_rows *r, int depth, const float *left, const flo
     }
 }
 
-void bcop_rows_list(const bcop_rows *r, int sums, int squares, bcop_traffic_visitor v) {
+void bcop_rows_list(const bcop_rows *r, int sums, int at_root, int squares,
+                    bcop_traffic_visitor v) {
     if (r->group->size == 1)
         return;
     v.base = r->group->base;
-    v.times = sums;
-    if (sums > 0 && is_summed(r))
+    v.times = sums - at_root;
+    if (v.times > 0 && is_summed(r))
         bcop_lanes_list(&r->sum, &v);
+    v.times = at_root;
+    if (at_root > 0 && is_summed(r))
+        bcop_lanes_list(&r->root_sum, &v);
     v.times = squares;
     if (squares > 0)
         bcop_traffic_tell_group(&v, BCOP_TRAFFIC_REDUCE, r->group->size,

@@ -21,7 +21,10 @@ typedef struct bcop_rows {
     bcop_lane_run run; /* this rank's panels */
     int first, count;  /* this rank's rows */
     bcop_lanes sum;    /* of packed upper triangles over the panels; only for several panels */
-    double *squares;   /* [panels] */
+    int root;          /* of the group: who works on what sums lead to, where one rank can */
+    bcop_lane_part triangle; /* all of such a sum, for the root */
+    bcop_lanes root_sum;     /* the same for the root alone */
+    double *squares;         /* [panels] */
 } bcop_rows;
 
 /* How many panels a block of so many rows has: two from 512 rows on, and more, a power of two up to
@@ -30,8 +33,10 @@ int bcop_rows_panels(int rows);
 
 /* Takes the memory of the tables, in both passes of the arena; what the sums need is given with
  * bcop_rows_attach, one buffer for all blocks that are not worked on at the same time. `group` (at
- * most as many ranks as panels) must outlive it. Local. */
-void bcop_rows_plan(bcop_rows *r, const bcop_comm *group, int rows, int cols, bcop_arena *arena);
+ * most as many ranks as panels) must outlive it, `root` is one of its ranks, and *r stays where it
+ * is. Local. */
+void bcop_rows_plan(bcop_rows *r, const bcop_comm *group, int root, int rows, int cols,
+                    bcop_arena *arena);
 
 /* The rows of a block whose products are formed on a grid (grid/grid.h): one panel for each rank of
  * it, ceil(rows / ranks) rows, which may leave the last ranks none. The sums below are not for
@@ -46,6 +51,9 @@ void bcop_rows_attach(bcop_rows *r, float *buffer);
 /* g[cols][cols] = W^T W over all rows, the upper triangle alone, which is all that ranks exchange;
  * w[count][cols] are this rank's. Collective over the group. */
 void bcop_rows_gram(bcop_rows *r, const float *w, float *g);
+
+/* The same for the group's root alone; elsewhere g is scratch. Collective over the group. */
+void bcop_rows_gram_at_root(bcop_rows *r, const float *w, float *g);
 
 /* s[cols][cols] = sym(U^T X) over all rows, sym(A) = (A + A^T)/2, in the same way; u,
  * x[count][cols]. Collective over the group. */
@@ -64,8 +72,8 @@ void bcop_rows_outer(const bcop_rows *r, int depth, const float *left, const flo
 /* The sum of squares of x over all rows, in float64; x[count][cols]. Collective over the group. */
 double bcop_rows_squares(bcop_rows *r, const float *x);
 
-/* What this rank hands to MPI (on a grid: beside what ScaLAPACK does) for `sums` cols x cols sums
- * and `squares` sums of squares. Local. */
-void bcop_rows_list(const bcop_rows *r, int sums, int squares, bcop_traffic_visitor v);
+/* What this rank hands to MPI (on a grid: beside what ScaLAPACK does) for `sums` cols x cols sums,
+ * `at_root` of them for the root, and `squares` sums of squares. Local. */
+void bcop_rows_list(const bcop_rows *r, int sums, int at_root, int squares, bcop_traffic_visitor v);
 
 #endif

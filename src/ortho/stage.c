@@ -39,6 +39,18 @@ static void fill_offsets(const bcop_stage *stage, const bcop_stage_entry *e, lon
     }
 }
 
+/* What the optimizer's step of a block costs, from one with a single column and a row or none. */
+static void take_step_cost(bcop_stage_rule *rule) {
+    const bcop_rows one = {.group = &bcop_comm_alone, .rows = 1, .cols = 1, .count = 1};
+    bcop_rows none = one;
+    none.count = 0;
+    if (!rule->optimizer->flops)
+        return;
+    rule->placement.step_small = rule->optimizer->flops(rule->optimizer_options, &none);
+    rule->placement.step_wide =
+        rule->optimizer->flops(rule->optimizer_options, &one) - rule->placement.step_small;
+}
+
 static bcop_status take_tables(bcop_stage *stage) {
     const int count = stage->count, ranks = stage->comm->size;
     stage->choice = calloc((size_t)count + 1, sizeof *stage->choice);
@@ -46,6 +58,7 @@ static bcop_status take_tables(bcop_stage *stage) {
     stage->offsets = calloc((size_t)count * ((size_t)ranks + 1) + 1, sizeof *stage->offsets);
     if (!stage->choice || !stage->entry || !stage->offsets)
         return bcop_status_fail(BCOP_INTERNAL, "out of memory for %d parameters", count);
+    take_step_cost(&stage->rule);
     bcop_placement_choose(&stage->rule.placement, ranks, count, stage->parameter, stage->choice);
     return BCOP_OK;
 }
@@ -69,6 +82,10 @@ bcop_status bcop_stage_open(bcop_stage *stage, const bcop_comm *comm, bcop_stage
                                 .placement = stage->choice[i].placement,
                                 .owner = stage->choice[i].owner,
                                 .first = stage->choice[i].first,
+                                .root = stage->choice[i].root,
+                                .in_parts =
+                                    stage->choice[i].placement == BCOP_PLACEMENT_SHARED &&
+                                    bcop_bjorck_is_tall(parameter[i]->rows, parameter[i]->cols),
                                 .size = bcop_parameter_size(parameter[i])};
         if (e->placement == BCOP_PLACEMENT_REPLICATED)
             continue;
@@ -119,6 +136,11 @@ static bool takes_part(const bcop_stage_entry *e) {
     return e->size > 0 || e->placement == BCOP_PLACEMENT_GRID;
 }
 
+/* Whether this rank works on the small matrices of a block whose retraction is in parts. */
+static bool works_at_root(const bcop_stage_entry *e) {
+    return e->in_parts && e->size > 0 && e->rows.group->rank == e->root;
+}
+
 static void plan_entry(bcop_stage *stage, bcop_stage_entry *e, bcop_arena *arena) {
     bcop_parameter *p = e->parameter;
     const long whole = bcop_parameter_size(p);
@@ -135,12 +157,15 @@ static void plan_entry(bcop_stage *stage, bcop_stage_entry *e, bcop_arena *arena
     if (e->placement == BCOP_PLACEMENT_GRID)
         bcop_rows_spread(&e->rows, &stage->grid, p->rows, p->cols, arena);
     else if (p->orthonormal && (e->size > 0 || !e->offset))
-        bcop_rows_plan(&e->rows, group_for(stage, e), p->rows, p->cols, arena);
+        bcop_rows_plan(&e->rows, group_for(stage, e), e->root, p->rows, p->cols, arena);
     e->slots = stage->rule.optimizer->slots(p->orthonormal, e->slot);
     const size_t before = arena->used;
     for (int s = 0; s < e->slots; s++)
         e->state[s] = bcop_arena_floats(arena, e->slot[s].single && takes_part(e) ? 1 : e->size);
     stage->state_bytes += arena->used - before;
+    e->small = NULL;
+    if (works_at_root(e))
+        e->small = bcop_arena_floats(arena, bcop_bjorck_small(&e->rows));
 }
 
 static long scratch_for(const bcop_stage *stage, const bcop_stage_entry *e) {
@@ -197,9 +222,8 @@ bcop_status bcop_stage_initialise(bcop_stage *stage, uint64_t seed) {
     return BCOP_OK;
 }
 
-/* The rows that this rank holds of one parameter. */
-static bcop_status update_entry(const bcop_stage *stage, bcop_stage_entry *e, double lr, long step,
-                                int *iterations) {
+/* The projection and the optimizer's step, of the rows that this rank holds. */
+static void step_entry(const bcop_stage *stage, bcop_stage_entry *e, double lr, long step) {
     const bcop_parameter *p = e->parameter;
     const bcop_step s = {.lr = lr,
                          .step = step,
@@ -215,14 +239,53 @@ static bcop_status update_entry(const bcop_stage *stage, bcop_stage_entry *e, do
     else if (s.rows)
         bcop_tangent_project(s.rows, s.value, s.gradient, s.scratch);
     stage->rule.optimizer->step(stage->rule.optimizer_options, &s);
-    if (!s.rows)
-        return BCOP_OK;
-    return bcop_bjorck_retract(stage->rule.bjorck, p->name, s.rows, s.value, s.scratch, iterations);
 }
 
 /* Whether several ranks hold rows of it. */
 static bool is_divided(const bcop_stage_entry *e) {
     return e->placement == BCOP_PLACEMENT_SHARED || e->placement == BCOP_PLACEMENT_GRID;
+}
+
+/* An update goes in three phases, so that what one rank does for a group is done while the others
+   have work of their own:
+     FIRST   of shared blocks the step and all of the retraction, or its first part;
+     ALONE   the second part where this rank is the root; and what it owns;
+     LAST    the third part. */
+typedef enum phase { FIRST, ALONE, LAST, PHASES } phase;
+
+static bool has_part(const bcop_stage_entry *e, phase now) {
+    if (!takes_part(e))
+        return false;
+    if (now == ALONE)
+        return !is_divided(e) || works_at_root(e);
+    return now == FIRST ? is_divided(e) : e->in_parts;
+}
+
+/* This phase's part in one parameter. */
+static bcop_status update_entry(const bcop_stage *stage, bcop_stage_entry *e, phase now, double lr,
+                                long step, int *iterations) {
+    const bcop_bjorck_rule rule = stage->rule.bjorck;
+    const bcop_parameter *p = e->parameter;
+    float *w = p->value + held_at(stage, e), *scratch = stage->scratch;
+    if (now == FIRST || !e->in_parts)
+        step_entry(stage, e, lr, step);
+    if (!p->orthonormal)
+        return BCOP_OK;
+    if (!e->in_parts)
+        return bcop_bjorck_retract(rule, p->name, &e->rows, w, scratch, iterations);
+    float *small = e->small ? e->small : scratch;
+    float *rest = e->small ? scratch : scratch + bcop_bjorck_small(&e->rows);
+    bcop_status status = BCOP_OK;
+    if (now == FIRST) {
+        e->outcome = (bcop_bjorck_outcome){0};
+        bcop_bjorck_begin(&e->rows, w, small);
+    } else if (now == ALONE) {
+        bcop_bjorck_settle(rule, &e->rows, small, rest, &e->outcome);
+    } else {
+        status = bcop_bjorck_end(rule, p->name, &e->rows, w, small, rest, &e->outcome);
+        *iterations = e->outcome.iterations;
+    }
+    return status;
 }
 
 /* The rows of shared blocks from the owners of their bundles, who formed the gradients. */
@@ -237,23 +300,24 @@ static void scatter_gradients(const bcop_stage *stage) {
     bcop_traffic_label(before);
 }
 
-/* Updates what this rank holds. Shared blocks first, so that nobody waits for a rank that is busy
-   with its own. A failing rank stays in the schedule: others count on it for the next block. */
+/* Updates what this rank holds. A failing rank stays in the schedule: others count on it. */
 static bcop_status update_held(bcop_stage *stage, double lr, double bias_lr, long step,
                                int *iterations) {
     bcop_status failed = BCOP_OK;
     char message[512] = "";
     const bcop_traffic_kind before = bcop_traffic_label(BCOP_TRAFFIC_SUMS);
-    for (int divided = 1; divided >= 0; divided--)
+    for (int now = FIRST; now < PHASES; now++)
         for (int i = 0; i < stage->count; i++) {
             bcop_stage_entry *e = &stage->entry[i];
-            if (is_divided(e) != divided || !takes_part(e))
+            if (!has_part(e, (phase)now))
                 continue;
             const double began = bcop_spans_begin();
             int needed = 0;
-            const bcop_status status =
-                update_entry(stage, e, e->parameter->orthonormal ? lr : bias_lr, step, &needed);
-            bcop_spans_end("update", e->parameter->name, began, bcop_stage_flops(stage, i, needed));
+            const bcop_status status = update_entry(
+                stage, e, (phase)now, e->parameter->orthonormal ? lr : bias_lr, step, &needed);
+            const bool ends = now == LAST || !e->in_parts;
+            bcop_spans_end("update", e->parameter->name, began,
+                           ends ? bcop_stage_flops(stage, i, needed) : 0);
             *iterations = needed > *iterations ? needed : *iterations;
             if (failed == BCOP_OK && status != BCOP_OK) {
                 failed = status;
@@ -294,12 +358,11 @@ bcop_status bcop_stage_update(bcop_stage *stage, double lr, double bias_lr, long
 static void list_sums(const bcop_stage *stage, const bcop_stage_entry *e, int iterations,
                       bcop_traffic_visitor v) {
     const bcop_optimizer_kind *optimizer = stage->rule.optimizer;
-    int sums =
-        bcop_tangent_sums(&e->rows, e->parameter->depth) + bcop_bjorck_sums(&e->rows, iterations);
+    int sums = bcop_tangent_sums(&e->rows, e->parameter->depth);
     if (optimizer->sums)
         sums += optimizer->sums(stage->rule.optimizer_options, &e->rows);
     v.kind = BCOP_TRAFFIC_SUMS;
-    bcop_rows_list(&e->rows, sums, optimizer->squares, v);
+    bcop_bjorck_list(&e->rows, iterations, sums, optimizer->squares, v);
 }
 
 void bcop_stage_list(const bcop_stage *stage, int iterations, bcop_traffic_visitor v) {

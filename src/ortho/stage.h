@@ -4,7 +4,9 @@
  * Whoever holds rows of a block updates them and keeps their optimizer state:
  *   REPLICATED  every rank holds all rows of it (biases, and blocks that are not worth a message);
  *   OWNED       one rank holds all rows, dealt out by longest processing time first;
- *   SHARED      runs of row panels over a group of min(ranks, panels) consecutive ranks;
+ *   SHARED      runs of row panels over a group of min(ranks, panels) consecutive ranks; of tall
+ *               blocks one of them, the root, works on the small matrices, while the others update
+ *               what they own;
  *   GRID        equal runs of rows over all ranks, products on a two-dimensional grid of them
  *               (grid/grid.h), for the largest blocks, and only when asked for.
  * These are one mechanism, rows held by a group of one or of several; afterwards every rank gets
@@ -37,6 +39,8 @@ typedef struct bcop_stage_entry {
     bcop_parameter *parameter; /* not owned; its memory is the stage's */
     bcop_placement placement;
     int owner, first; /* as chosen */
+    int root;         /* in the group of ranks from first on */
+    bool in_parts;    /* its retraction is done in parts, bcop_bjorck_begin to _end */
     long *offset;     /* [ranks + 1]: where in the value ranks' rows begin, in floats; NULL when
                          REPLICATED */
     bcop_rows rows;   /* of a block, on this rank; count 0: none here */
@@ -46,6 +50,8 @@ typedef struct bcop_stage_entry {
     int slots;
     bcop_slot slot[BCOP_SLOTS_MAX];
     float *state[BCOP_SLOTS_MAX]; /* [size], or one number */
+    float *small; /* [bcop_bjorck_small()] of a block in parts on its root, else NULL */
+    bcop_bjorck_outcome outcome; /* of a block in parts */
 } bcop_stage_entry;
 
 enum {

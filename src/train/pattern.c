@@ -96,12 +96,13 @@ static bool fits(const event *e, filter f) {
            (f.block < 0 || e->message.block == f.block);
 }
 
-/* How often the first fitting event happens; 0: there is none. */
+/* How often the most frequent fitting event happens; 0: there is none. */
 static long rounds(const diary *d, filter f) {
+    long most = 0;
     for (long i = 0; i < d->count; i++)
-        if (fits(&d->event[i], f))
-            return d->event[i].message.count;
-    return 0;
+        if (fits(&d->event[i], f) && d->event[i].message.count > most)
+            most = d->event[i].message.count;
+    return most;
 }
 
 static void compute(double seconds, FILE *out) {
@@ -109,15 +110,20 @@ static void compute(double seconds, FILE *out) {
         fprintf(out, ",[\"compute\",%.9g]", seconds);
 }
 
-/* Messages that fit, each once: receives first, as the program does. */
-static void start(const diary *d, filter f, FILE *out) {
+/* Messages that fit and have more than so many rounds, each once: receives first, as the program
+   does. */
+static void start_round(const diary *d, filter f, long round, FILE *out) {
     for (int sends = 0; sends < 2; sends++)
         for (long i = 0; i < d->count; i++) {
             const event *e = &d->event[i];
-            if (fits(e, f) && e->peer >= 0 && e->out == (sends > 0))
+            if (fits(e, f) && e->message.count > round && e->peer >= 0 && e->out == (sends > 0))
                 fprintf(out, ",[\"%s\",%d,%ld]", e->out ? "isend" : "irecv", e->peer,
                         e->message.bytes);
         }
+}
+
+static void start(const diary *d, filter f, FILE *out) {
+    start_round(d, f, 0, out);
 }
 
 static void wait(FILE *out) {
@@ -202,14 +208,16 @@ static void write_gradients(const pattern *p, int rank, const bcop_machine *m, F
 /* One shared block: its update is cut by its sums. */
 static void write_shared(const diary *d, int block, FILE *out) {
     const filter nodes = {BCOP_TRAFFIC_SUMS, BCOP_TRAFFIC_SEND, block},
+                 finished = {BCOP_TRAFFIC_SUMS, BCOP_TRAFFIC_FINISH, block},
                  slices = {BCOP_TRAFFIC_SUMS, BCOP_TRAFFIC_GATHER, block},
                  squares = {BCOP_TRAFFIC_SUMS, BCOP_TRAFFIC_REDUCE, block};
     const long sums = rounds(d, nodes), reduced = rounds(d, squares);
     for (long i = 0; i < sums; i++) {
         compute(d->update[block] / (double)(sums + 1), out);
-        start(d, nodes, out);
+        start_round(d, nodes, i, out);
         wait(out);
-        start(d, slices, out);
+        start_round(d, finished, i, out);
+        start_round(d, slices, i, out);
         wait(out);
     }
     for (long i = 0; i < reduced; i++) {

@@ -263,6 +263,23 @@ static void test_choice(void **state) {
         assert_int_equal(place[i].placement, BCOP_PLACEMENT_SHARED);
         assert_int_equal(place[i].first, 2 * i);
     }
+    /* of a tall block one rank works on the small matrices, and the other owns the square one: had
+       that been shared as well, the busiest rank would have 2% less to do */
+    block[0] =
+        (bcop_parameter){.rows = 4096, .cols = 512, .orthonormal = true, .depth = 128, .bundle = 0};
+    block[1] =
+        (bcop_parameter){.rows = 512, .cols = 512, .orthonormal = true, .depth = 128, .bundle = 1};
+    bcop_placement_choose(&automatic, 2, 2, pointer, place);
+    assert_int_equal(place[0].placement, BCOP_PLACEMENT_SHARED);
+    assert_int_equal(place[0].root, 0);
+    assert_int_equal(place[1].placement, BCOP_PLACEMENT_OWNED);
+    assert_int_equal(place[1].owner, 1);
+    /* and of two tall ones each rank has one's */
+    const bcop_placement_rule sharing = {.wanted = BCOP_PLACEMENT_SHARED};
+    block[1].rows = 4096;
+    bcop_placement_choose(&sharing, 2, 2, pointer, place);
+    assert_int_equal(place[0].root, 0);
+    assert_int_equal(place[1].root, 1);
     bcop_placement_choose(&automatic, 1, 3, pointer, place);
     for (int i = 0; i < 3; i++)
         assert_int_equal(place[i].placement, BCOP_PLACEMENT_REPLICATED);

@@ -383,7 +383,7 @@ static void test_rows_cover(void **state) {
                 const bcop_comm group = {.rank = rank, .size = members};
                 bcop_arena measuring = {.name = "rows"};
                 bcop_rows r;
-                bcop_rows_plan(&r, &group, rows, 3, &measuring);
+                bcop_rows_plan(&r, &group, 0, rows, 3, &measuring);
                 assert_true(r.rows == rows && r.cols == 3 && r.panels == panels);
                 assert_int_equal(r.first, next);
                 assert_int_equal(r.run.first, panel);

@@ -13,10 +13,10 @@
 
 void whole_open_part(whole *w, const bcop_comm *group, int rows, int cols) {
     w->arena = (bcop_arena){.name = "rows"};
-    bcop_rows_plan(&w->rows, group, rows, cols, &w->arena);
+    bcop_rows_plan(&w->rows, group, group->size - 1, rows, cols, &w->arena);
     bcop_arena_floats(&w->arena, bcop_rows_buffer(&w->rows));
     assert_int_equal(bcop_arena_reserve(&w->arena), BCOP_OK);
-    bcop_rows_plan(&w->rows, group, rows, cols, &w->arena);
+    bcop_rows_plan(&w->rows, group, group->size - 1, rows, cols, &w->arena);
     bcop_rows_attach(&w->rows, bcop_arena_floats(&w->arena, bcop_rows_buffer(&w->rows)));
 }
 

@@ -14,7 +14,8 @@ typedef struct whole {
 void whole_open(whole *w, int rows, int cols);
 void whole_close(whole *w);
 
-/* This rank's part of a block whose rows a group holds; to be closed like the others. */
+/* This rank's part of a block whose rows a group holds, the last rank its root; to be closed like
+ * the others. */
 void whole_open_part(whole *w, const bcop_comm *group, int rows, int cols);
 
 /* bjorck.h, polar.h and tangent.h; whole_polar() replaces m by its factor */
