@@ -35,14 +35,16 @@ STRUCTS = {
         SCRATCH: "scratch"},
     ("ortho/stage.h", "bcop_stage_entry"): {
         "saved": "parameter state",
-        CONFIG: "placement owner first offset size slots slot", SCRATCH: "rows gradient"},
+        CONFIG: "placement owner first root in_parts offset size slots slot",
+        SCRATCH: "rows gradient small outcome"},
     ("linalg/parameter.h", "bcop_parameter"): {
         "saved": "value", CONFIG: "name rows cols orthonormal factored depth bundle",
         SCRATCH: "gradient image right"},
     ("ortho/optimizer.h", "bcop_step"): {
         "saved": "value state", CONFIG: "lr step rows size", SCRATCH: "gradient scratch"},
     ("ortho/rows.h", "bcop_rows"): {
-        CONFIG: "group grid rows cols panels run first count", SCRATCH: "sum squares"},
+        CONFIG: "group grid rows cols panels run first count root triangle",
+        SCRATCH: "sum root_sum squares"},
     ("nn/model.h", "bcop_model"): {
         "saved": "layer parameter",
         CONFIG: "in classes count parameters normalised mean inverse_std tail run group training "
@@ -73,9 +75,11 @@ STRUCTS = {
     ("comm/columns.h", "bcop_columns"): {
         CONFIG: "comm width row first count", SCRATCH: "own wanted packed request requests"},
     ("ortho/stage.h", "bcop_stage_rule"): {CONFIG: "optimizer optimizer_options placement bjorck"},
-    ("ortho/placement.h", "bcop_placement_rule"): {CONFIG: "wanted share_above grid_above grid_rows"},
-    ("ortho/placement.h", "bcop_placement_choice"): {CONFIG: "placement owner first"},
+    ("ortho/placement.h", "bcop_placement_rule"): {
+        CONFIG: "wanted share_above grid_above grid_rows step_wide step_small"},
+    ("ortho/placement.h", "bcop_placement_choice"): {CONFIG: "placement owner first root"},
     ("ortho/bjorck.h", "bcop_bjorck_rule"): {CONFIG: "tolerance max_iterations"},
+    ("ortho/bjorck.h", "bcop_bjorck_outcome"): {SCRATCH: "iterations finite settled moved again defect"},
     ("ortho/optimizer.h", "bcop_slot"): {CONFIG: "name single"},
     ("grid/grid.h", "bcop_grid"): {CONFIG: "rows cols row col", OUTSIDE: "comm context handle line"},
     ("nn/layer.h", "bcop_layer_pairs"): {BUILT: "distance", SCRATCH: "label slope"},

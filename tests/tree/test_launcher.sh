@@ -241,6 +241,12 @@ cat >"$folder/slurm/scontrol" <<'END'
 echo "$*" >>"$RECORDS/scontrol"
 [[ $1 != show ]] || echo "JobId=71 JobName=x JobState=$STATE Reason=None"
 END
+# As when SLURM's TERM, which all processes of a requeued job get, comes in the middle of it.
+cat >"$folder/slurm/rm" <<'END'
+#!/bin/bash
+[[ -z ${BCOP_STOP_FILE-} ]] || kill -TERM "$$"
+exec /bin/rm "$@"
+END
 chmod +x "$folder/slurm/"*
 # in_job RESTARTS WANTED_CODE WANTED_REQUEUES ARGS...
 in_job() {
