@@ -300,12 +300,13 @@ void bcop_bjorck_settle(bcop_bjorck_rule rule, const bcop_rows *rows, float *sma
     bcop_product_mirror(n, small);
     settle(rule, &it, outcome);
     outcome->moved = !it.z_is_identity || it.scale != 1;
+    if (!outcome->moved)
+        return;
     if (it.z_is_identity)
         bcop_symmetric_combine(n, 1, 0, small, 0, small, it.z);
     if (it.scale != 1)
         bcop_symmetric_scale(square, it.scale, it.z);
-    if (outcome->moved)
-        memcpy(small, it.z, (size_t)square * sizeof *small);
+    memcpy(small, it.z, (size_t)square * sizeof *small);
 }
 
 /* W <- W Z, of which the upper triangle counts. */

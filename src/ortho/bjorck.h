@@ -29,6 +29,7 @@ typedef struct bcop_bjorck_rule {
     int max_iterations; /* more is an error */
 } bcop_bjorck_rule;
 
+/* rows >= 3 cols. Local. */
 bool bcop_bjorck_is_tall(int rows, int cols);
 
 /* Floats of scratch for one block, aligned as doubles. Local. */
